@@ -1,0 +1,71 @@
+# Every target makes the virtual environment that it needs under .venv/ and keeps it while it is
+# current; nothing that happens to be installed on the machine is used.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+BASE ?= HEAD
+unexport PYTHONPATH PYTHONHOME
+
+# What each environment holds. Linters are pinned: a new release must not fail an old revision.
+INSTALL_demo = --editable '.[numba,demo]'
+INSTALL_test = --editable '.[numba,test]'
+INSTALL_bench = --editable '.[numba,bench]'
+INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0'
+
+# An environment is older than one of these: it is brought up to date, and the extension rebuilt.
+SOURCES := pyproject.toml $(wildcard setup.py) $(filter-out %.c,$(wildcard src_cy/*))
+
+in = .venv/$(1)/bin/python
+
+.venv/%/current: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv/$*
+	.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(INSTALL_$*)
+	@touch $@
+
+.PRECIOUS: .venv/%/current
+.PHONY: help demo test lint bench bench-quick bench-report bench-goals bench-gate accuracy clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/demo/current ## train a digits classifier, compare the backends, save a picture
+	$(call in,demo) examples/digits.py
+
+test: .venv/test/current ## run every test on every backend that can run here
+	$(call in,test) -m pytest -n auto $(ARGS)
+
+lint: .venv/lint/current ## check style and types
+	.venv/lint/bin/ruff check
+	.venv/lint/bin/ruff format --check
+	.venv/lint/bin/mypy
+	.venv/lint/bin/cython-lint src_cy
+
+BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc
+
+bench: .venv/bench/current ## time every op, backend and peer (minutes) and save the run
+	$(call in,bench) $(BENCH) bench --benchmark-min-rounds=5 --benchmark-max-time=0.25 --benchmark-storage=bench/results/runs --benchmark-autosave $(ARGS)
+	$(call in,bench) -m bench.sweep
+
+bench-quick: .venv/bench/current ## time the main cells in under 90 s, print the table and a report page
+	@mkdir -p .cache/bench
+	$(call in,bench) $(BENCH) bench/test_speed.py --benchmark-min-rounds=3 --benchmark-max-time=0.03 --quick --benchmark-json=.cache/bench/quick.json
+	$(call in,bench) -m bench.report --run .cache/bench/quick.json --to .cache/bench/quick
+
+bench-report: .venv/bench/current ## README table, plots and page from the saved runs
+	$(call in,bench) -m bench.report
+
+bench-goals: .venv/bench/current ## the speed goals, cell by cell, as pass or FAIL
+	$(call in,bench) -m bench.goals $(ARGS)
+
+bench-gate: .venv/bench/current ## fail on a slowdown against another revision: make bench-gate BASE=main
+	$(call in,bench) -m bench.gate $(BASE) $(ARGS)
+
+accuracy: .venv/test/current ## measure every backend in ULP and write the README's table
+	$(call in,test) -m tests.accuracy
+
+clean: ## remove environments, builds and caches
+	rm -rf .venv .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -f fastsoftmax/*.so fastsoftmax/*/*.so src_cy/*.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+"""The compiled kernels: one source, an extension module for each x86-64 level, one baseline elsewhere.
+
+Everything else about the package stands in pyproject.toml. The extensions are optional: without a
+compiler (or with one that lacks vector types, such as MSVC) the installation succeeds and
+`fastsoftmax.backend_status()` says why "cython" is missing.
+"""
+
+import platform
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+X86_LEVELS = ("v2", "v3", "v4")
+
+# -fno-math-errno and -fno-trapping-math change no result; nothing here may reassociate, assume finite values
+# or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native.
+FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Wno-unused-function"]
+
+
+def extension(level, *flags):
+    return Extension(
+        f"fastsoftmax._kernels_{level}",
+        [f"src_cy/kernels_{level}.pyx"],
+        include_dirs=["src_cy", np.get_include()],
+        depends=["src_cy/kernels.pxi", "src_cy/front_door.pxi", *(f"src_cy/{h}.h" for h in HEADERS)],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        extra_compile_args=[*FLAGS, *flags],
+        optional=True,
+    )
+
+
+HEADERS = ("kernels", "lanes", "passes", "real", "rows", "simd", "undef")
+
+if platform.machine().lower() in ("x86_64", "amd64"):
+    extensions = [extension(level, f"-march=x86-64-{level}") for level in X86_LEVELS]
+else:
+    extensions = [extension("baseline")]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        compiler_directives={
+            "boundscheck": False,
+            "cdivision": True,
+            "embedsignature": False,
+            "initializedcheck": False,
+            "language_level": 3,
+            "wraparound": False,
+        },
+    )
+)
