@@ -1,0 +1,49 @@
+"""Softmax and its derivatives for NumPy arrays: fast, accurate, on interchangeable backends."""
+
+from fastsoftmax._threads import get_num_threads, set_num_threads, threads
+from fastsoftmax.api import (
+    cross_entropy,
+    cross_entropy_with_grad,
+    log_softmax,
+    log_softmax_jvp,
+    log_softmax_vjp,
+    logsumexp,
+    softmax,
+    softmax_jacobian,
+    softmax_jvp,
+    softmax_vjp,
+)
+from fastsoftmax.registry import (
+    BackendUnavailable,
+    available_backends,
+    backend_status,
+    explain,
+    register_backend,
+    set_backend,
+    use_backend,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "available_backends",
+    "backend_status",
+    "cross_entropy",
+    "cross_entropy_with_grad",
+    "explain",
+    "get_num_threads",
+    "log_softmax",
+    "log_softmax_jvp",
+    "log_softmax_vjp",
+    "logsumexp",
+    "register_backend",
+    "set_backend",
+    "set_num_threads",
+    "softmax",
+    "softmax_jacobian",
+    "softmax_jvp",
+    "softmax_vjp",
+    "threads",
+    "use_backend",
+]

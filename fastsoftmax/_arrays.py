@@ -1,0 +1,270 @@
+"""Validation and layout: what a caller passes in, as the canonical arrays that kernels see.
+
+Every kernel works on C-contiguous native arrays of one dtype in the canonical form
+``(outer, n, inner)``, where ``n`` counts the entries along ``axis``. Everything a caller may pass
+beyond that (other layouts, dtypes, axes, an awkward ``out``) is dealt with here, once, and every
+error about an array is raised here, before anything is computed or written.
+"""
+
+import math
+from functools import lru_cache
+from operator import index
+
+import numpy as np
+
+_NATIVE = (np.dtype(np.float64), np.dtype(np.float32))
+_HALVES = ("float16", "bfloat16")  # bfloat16 by name: ml_dtypes need not be installed
+_INTEGER_KINDS = "iub"  # become float64 before any subtraction
+
+
+def as_floats(**arrays):
+    """The arguments as native ndarrays of one float dtype, or ``TypeError`` naming the offender."""
+    converted = [_as_float(value, name) for name, value in arrays.items()]
+    dtype = np.result_type(*converted)
+    return [a if a.dtype == dtype else a.astype(dtype) for a in converted]
+
+
+def _as_float(value, name):
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost: pass {name}.filled(-np.inf), "
+            "or the plain data with where="
+        )
+    a = np.asarray(value)
+    if a.dtype in _NATIVE and a.dtype.isnative:
+        return a
+    if a.dtype.kind in _INTEGER_KINDS:
+        return a.astype(np.float64)
+    if a.dtype.name in (*_HALVES, "float32", "float64"):
+        return a.astype(a.dtype.newbyteorder("="), copy=False)
+    raise TypeError(
+        f"{name} has dtype {a.dtype}; expected float64, float32, float16, bfloat16, an integer dtype or "
+        f"bool: convert it first, for example with {name}.astype(np.float64)"
+    )
+
+
+def is_half(dtype):
+    """Whether kernels see float32 in place of ``dtype``."""
+    return dtype.itemsize == 2 and dtype.name in _HALVES
+
+
+def same_shape(first, a, second, b):
+    """Require two arrays of one shape."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{first} and {second} must have the same shape; got {first} {a.shape} and {second} {b.shape}"
+        )
+
+
+def axes_of(axis, ndim):
+    """``axis`` (an int, a tuple of ints, or None for all) as a sorted tuple of non-negative ints."""
+    ndim = max(ndim, 1)  # a 0-d array is one row of one entry
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(sorted(_each_axis(axis if isinstance(axis, tuple) else (axis,), ndim)))
+
+
+def _each_axis(axes, ndim):
+    seen = set()
+    for given in axes:
+        if isinstance(given, (bool, np.bool_)):
+            raise TypeError(f"axis must be an int, a tuple of ints or None; got {given!r}")
+        try:
+            i = index(given)
+        except TypeError:
+            raise TypeError(f"axis must be an int, a tuple of ints or None; got {given!r}") from None
+        if not -ndim <= i < ndim:
+            raise np.exceptions.AxisError(i, ndim)
+        if i % ndim in seen:
+            raise ValueError(f"axis names dimension {i % ndim} twice: {axes!r}")
+        seen.add(i % ndim)
+        yield i % ndim
+
+
+def rows_of(shape, axis, *, last=False):
+    """The `Rows` of a shape along ``axis``; those of a plain axis are remembered, being the common ones."""
+    if axis is None or type(axis) is int:
+        return _remembered_rows(shape, axis, last)
+    return Rows(shape, axis, last)
+
+
+@lru_cache(maxsize=1024)
+def _remembered_rows(shape, axis, last):
+    return Rows(shape, axis, last)
+
+
+class Rows:
+    """How an array of one shape is seen as ``(outer, n, inner)`` along ``axis``.
+
+    Adjacent axes of a C-contiguous array need no copy, wherever they stand. Other combinations,
+    and all but the last with ``last=True`` (``inner`` is then 1), are transposed by ``order``.
+    """
+
+    __slots__ = ("axes", "canonical", "kept", "order", "shape")
+
+    def __init__(self, shape, axis, last=False):
+        self.shape = shape = shape or (1,)
+        self.axes = axes = axes_of(axis, len(shape))
+        kept = [a for a in range(len(shape)) if a not in axes]
+        self.kept = tuple(shape[a] for a in kept)
+        n = math.prod(shape[a] for a in axes)
+        start = axes[0] if axes else len(shape)
+        stop = start + len(axes)
+        adjacent = axes == tuple(range(start, stop))
+        if adjacent and (not last or stop == len(shape)):
+            self.order = None
+            self.canonical = (math.prod(shape[:start]), n, math.prod(shape[stop:]))
+        else:
+            self.order = (*kept, *axes)
+            self.canonical = (math.prod(self.kept), n, 1)
+
+    @property
+    def reduced(self):
+        """The canonical shape of one value a row."""
+        outer, _, inner = self.canonical
+        return (outer, inner)
+
+    def keepdims(self):
+        """The caller's shape with the length along ``axis`` made 1."""
+        return tuple(1 if i in self.axes else s for i, s in enumerate(self.shape))
+
+    def view(self, a):
+        """``a`` as an aligned C-contiguous array in canonical form: a view where that is possible."""
+        a = a.reshape(self.shape)
+        if self.order is not None:
+            a = a.transpose(self.order)
+        if not (a.flags.c_contiguous and a.flags.aligned):
+            a = a.copy(order="C")
+        return a.reshape(self.canonical)
+
+    def result(self, shape, dtype, *, out=None, inputs=()):
+        """A `Result` of the rows' own shape."""
+        restore = None if self.order is None else self._restore
+        return Result(shape, dtype, self.canonical, out=out, inputs=inputs, restore=restore)
+
+    def _restore(self, rows):
+        moved = rows.reshape([self.shape[a] for a in self.order])
+        return moved.transpose(np.argsort(self.order))
+
+
+class Result:
+    """An op's result: the array the caller gets, and the canonical buffer that the kernel fills.
+
+    They are the same memory unless ``out`` has other strides, or overlaps an input without being
+    that input; then the buffer is copied into ``out`` at the end, so the answer is right anyway.
+    ``restore`` maps a filled buffer to the caller's axis order; by default a reshape does.
+    """
+
+    __slots__ = ("_out", "_restore", "array", "buffer")
+
+    def __init__(self, shape, dtype, canonical, *, out=None, inputs=(), restore=None):
+        if out is not None:
+            check_out(out, shape, dtype)
+        self._out, self._restore = out, restore
+        self.array = np.empty(shape, dtype) if out is None else out
+        if restore is None and (out is None or _usable_in_place(out, inputs)):
+            self.buffer = self.array.reshape(canonical)
+        else:
+            self.buffer = np.empty(canonical, dtype)
+
+    def finish(self):
+        """The caller's array, filled; where NumPy would return a scalar, a scalar."""
+        if self.buffer.base is not self.array and self.buffer is not self.array:
+            restored = self._restore(self.buffer) if self._restore else self.buffer
+            self.array[...] = restored.reshape(self.array.shape)
+        return self.array[()] if self._out is None else self._out
+
+
+def check_out(out, shape, dtype):
+    """Raise unless ``out`` is an ndarray of exactly this shape and dtype that can be written."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy.ndarray; got {type(out).__name__}")
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError("out is a masked array, whose mask would be ignored: pass out.data")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"out has dtype {out.dtype.str}; this result is {np.dtype(dtype).str}")
+    if out.shape != tuple(shape):
+        raise ValueError(f"out has shape {out.shape}; this result has shape {tuple(shape)}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array with out.flags.writeable set")
+    if _overlaps_itself(out):
+        raise ValueError(f"out overlaps itself (strides {out.strides}): pass an array of its own memory")
+
+
+def _overlaps_itself(a):
+    """Whether two elements of a strided array may share memory (exact for the strides views make)."""
+    span = a.itemsize
+    for stride, length in sorted((abs(st), n) for st, n in zip(a.strides, a.shape, strict=True) if n > 1):
+        if stride < span:
+            return a.size > 0
+        span = stride * (length - 1) + span
+    return False
+
+
+def _usable_in_place(out, inputs):
+    """Whether kernels may write straight into ``out``: contiguous, and apart from or equal to each input."""
+    if not out.flags.carray:
+        return False
+    return all(_same_memory(out, a) or not np.may_share_memory(out, a) for a in inputs)
+
+
+def _same_memory(a, b):
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and a.strides == b.strides
+        and a.ctypes.data == b.ctypes.data
+    )
+
+
+def as_mask(where, shape):
+    """``where`` broadcast to ``shape``, bool only."""
+    where = np.asarray(where)
+    if where.dtype != np.bool_:
+        raise TypeError(f"where has dtype {where.dtype}; expected bool")
+    try:
+        return np.broadcast_to(where, shape)
+    except ValueError:
+        raise ValueError(f"where has shape {where.shape}, which does not broadcast to x's {shape}") from None
+
+
+def as_labels(labels, rows, ignore_index=None):
+    """Class labels of shape ``x`` without ``axis``, checked, as canonical ``(outer, inner)`` intp.
+
+    Ignored ones become -1.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(
+            f"labels has dtype {labels.dtype}; expected an integer dtype: class indices, not one-hot rows "
+            "or probabilities"
+        )
+    if labels.shape != rows.kept:
+        raise ValueError(
+            f"labels has shape {labels.shape}; expected {rows.kept}, the shape of x {rows.shape} without axis"
+        )
+    ignored = labels == ignore_index if ignore_index is not None else None
+    _check_range(labels, rows.canonical[1], ignored)
+    labels = np.ascontiguousarray(labels, np.intp)
+    if ignored is not None:
+        labels = np.where(ignored, -1, labels)
+    return labels.reshape(rows.reduced)
+
+
+def _check_range(labels, n, ignored):
+    wrong = (labels < 0) | (labels >= n)
+    if ignored is not None:
+        wrong &= ~ignored
+    if wrong.any():
+        position = tuple(int(i) for i in np.unravel_index(np.argmax(wrong), labels.shape))
+        raise IndexError(
+            f"labels{list(position)} is {labels[position]}, out of range for {n} classes: "
+            f"expected 0 to {n - 1}"
+        )
+
+
+def as_weight(weight, n):
+    """One class weight for each of ``n`` classes."""
+    if weight.shape != (n,):
+        raise ValueError(f"weight has shape {weight.shape}; expected ({n},), one for each class")
+    return np.ascontiguousarray(weight)

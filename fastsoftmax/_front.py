@@ -1,0 +1,21 @@
+"""The short way to the compiled kernels: small plain calls skip the Python layer (src_cy/front_door.pxi)."""
+
+from functools import update_wrapper
+
+from fastsoftmax._isa import load
+
+try:
+    _kernels, _ = load()
+except (ImportError, ValueError):  # the registry says why when it is asked
+    _kernels = None
+
+
+def front_door(function):
+    """A public op that tries the compiled kernel first; the op itself where there is none."""
+    return function if _kernels is None else update_wrapper(_kernels.FrontDoor(function), function)
+
+
+def set_open(is_open, context):
+    """Let calls take the short way, unless ``context`` holds a backend; or have all take the long one."""
+    if _kernels is not None:
+        _kernels.set_front_doors(is_open, context)

@@ -1,0 +1,48 @@
+"""Which build of the compiled kernels this CPU runs: one a level of x86-64, one elsewhere."""
+
+import os
+import platform
+from importlib import import_module
+
+import numpy as np
+
+ENVIRONMENT = "FASTSOFTMAX_MAX_CPU_ISA"
+
+# What NumPy calls the features that a level adds to the one before it.
+_X86_LEVELS = {
+    "x86-64-v2": ("SSE42", "POPCNT"),
+    "x86-64-v3": ("AVX2", "FMA3"),
+    "x86-64-v4": ("AVX512F", "AVX512CD", "AVX512BW", "AVX512DQ", "AVX512VL"),
+}
+
+
+def levels():
+    """The levels this CPU runs, the best first, no higher than ``FASTSOFTMAX_MAX_CPU_ISA``."""
+    highest = os.environ.get(ENVIRONMENT)
+    if highest and highest not in _X86_LEVELS:
+        raise ValueError(f"{ENVIRONMENT}={highest!r} is unknown; known: {', '.join(_X86_LEVELS)}")
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ["baseline"]
+    names = list(_X86_LEVELS)
+    if highest:
+        names = names[: names.index(highest) + 1]
+    return [name for name in reversed(names) if _supported(name)]
+
+
+def _supported(level):
+    features = np._core._multiarray_umath.__cpu_features__
+    return all(features.get(feature, False) for feature in _X86_LEVELS[level])
+
+
+def load():
+    """The best build of the kernels, and its level's name; ``ImportError`` where there is none."""
+    missing = []
+    for level in levels():
+        try:
+            return import_module(f"fastsoftmax._kernels_{level.removeprefix('x86-64-')}"), level
+        except ImportError as error:
+            missing.append(str(error))
+    raise ImportError(
+        "the compiled extension is missing (install a C compiler, GCC or Clang, and run "
+        f"'pip install --force-reinstall --no-binary fastsoftmax fastsoftmax'): {'; '.join(missing)}"
+    )

@@ -1,0 +1,31 @@
+"""Timing candidates against each other: in one process and in turns, since machines are noisy."""
+
+from time import perf_counter
+from timeit import timeit
+
+# A sample takes at least this long, so that the clock's 50 ns and the loop around it do not show.
+SHORTEST_SAMPLE = 100e-6
+
+
+def interleave(candidates, seconds, rounds=20):
+    """Seconds a call, by name: one sample of each candidate in turn (A B C A B C ...).
+
+    Runs for about ``seconds``, and for at least ``rounds`` rounds in any case. ``candidates`` are
+    functions without arguments, by name.
+    """
+    calls = {name: _calls_a_sample(run) for name, run in candidates.items()}
+    samples = {name: [] for name in candidates}
+    end = perf_counter() + seconds
+    while rounds > 0 or perf_counter() < end:
+        for name, run in candidates.items():
+            samples[name].append(timeit(run, number=calls[name]) / calls[name])
+        rounds -= 1
+    return samples
+
+
+def _calls_a_sample(run):
+    run()  # the first call may compile
+    calls = 1
+    while timeit(run, number=calls) < SHORTEST_SAMPLE:
+        calls *= 2
+    return calls

@@ -1,0 +1,552 @@
+"""The public operations: validate, choose a kernel, run it.
+
+Each function checks its arguments (`fastsoftmax._arrays`), asks the registry for the kernel
+(`fastsoftmax.registry`) and runs that on canonical ``(outer, n, inner)`` arrays, in blocks of rows
+(`fastsoftmax._threads`). Formulas and bounds: docs/derivation.md and docs/numerics.md.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from fastsoftmax import _layouts, _threads, registry
+from fastsoftmax._arrays import Result, as_floats, as_labels, as_mask, as_weight, is_half, rows_of, same_shape
+from fastsoftmax._front import front_door
+from fastsoftmax._halves import Widened
+
+
+@front_door
+def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
+    """Softmax along ``axis``: ``y_i = exp(x_i - max x) / sum_j exp(x_j - max x)``.
+
+    Stable for any finite input and within 3 ULP of the exact value (Blanchard, Higham & Higham,
+    IMA J. Numer. Anal. 41, 2021, with a compensated shift).
+
+    Parameters
+    ----------
+    x : array_like
+        Logits: float64, float32, float16 or bfloat16; integers and bool become float64. Half
+        precision is computed in float32 and rounded once.
+    axis : int, tuple of int or None
+        The axis or axes that sum to one; None for all together.
+    out : ndarray, optional
+        Where to put the result: its exact shape and dtype. May be ``x`` itself.
+    where : array_like of bool, optional
+        Broadcastable to ``x``: entries that are False take no part and get 0.
+    backend : str, optional
+        Run on this backend or raise; by default the fastest one.
+    num_threads : int, optional
+        The most threads to use.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and float dtype of ``x``; ``out`` where given. A row that holds NaN or +inf, or
+        only -inf, is all NaN; -inf elsewhere gives exactly 0.
+
+    Raises
+    ------
+    TypeError
+        A dtype that cannot be converted without loss, a masked array, an ``axis`` that is no int, or
+        an ``out`` of another dtype.
+    ValueError
+        An ``out`` of another shape, read-only or overlapping itself; a repeated axis.
+    numpy.exceptions.AxisError
+        ``axis`` is out of range.
+    BackendUnavailable
+        ``backend`` cannot run here.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoftmax as fs
+    >>> fs.softmax(np.array([[0.0, 0.0], [1000.0, 0.0]]))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    return _forward("softmax", 0.0, x, axis, out, where, backend, num_threads)
+
+
+@front_door
+def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
+    """Logarithm of softmax along ``axis``: ``(x_i - max x) - log1p(sum of exp of the others)``.
+
+    Exact to 4 ULP also where softmax is close to 1 (Blanchard, Higham & Higham, IMA J. Numer. Anal.
+    41, 2021): the sum leaves the maximum out.
+
+    Parameters
+    ----------
+    x, axis, out, where, backend, num_threads
+        As for `softmax`, with -inf where ``where`` is False.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and float dtype of ``x``. A row that holds NaN or +inf, or only -inf, is all
+        NaN; -inf elsewhere gives exactly -inf.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.log_softmax([40.0, 0.0])
+    array([-4.24835426e-18, -4.00000000e+01])
+    """
+    return _forward("log_softmax", -np.inf, x, axis, out, where, backend, num_threads)
+
+
+def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+    """Logarithm of the sum of exponentials along ``axis``: ``max x + log1p(sum of exp of the others)``.
+
+    Source: Blanchard, Higham & Higham, IMA J. Numer. Anal. 41 (2021).
+
+    Parameters
+    ----------
+    x, axis, backend, num_threads
+        As for `softmax`.
+    keepdims : bool
+        Keep the reduced axes with length one.
+    out : ndarray, optional
+        Of the result's shape and dtype.
+    where : array_like of bool, optional
+        Broadcastable to ``x``: entries that are False are ignored.
+
+    Returns
+    -------
+    ndarray or scalar
+        ``x`` without ``axis``. -inf entries are ignored; a row of nothing else, or an empty one,
+        gives -inf; +inf gives +inf, and NaN gives NaN.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.logsumexp([[1000.0, 1000.0], [0.0, 0.0]])
+    array([1.00069315e+03, 6.93147181e-01])
+    """
+    (x,) = as_floats(x=x)
+    rows = rows_of(x.shape, axis)
+    if where is not None:
+        x = np.where(as_mask(where, x.shape), x, x.dtype.type(-np.inf))
+    shape = rows.kept if not keepdims else rows.keepdims()[: x.ndim]
+    result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,))
+    if x.size:
+        _run("logsumexp", backend, rows, (rows.view(x), result.buffer), num_threads)
+    else:
+        result.buffer[...] = -np.inf
+    return result.finish()
+
+
+@front_door
+def softmax_vjp(y, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    """Vector-Jacobian product of softmax, from its output ``y``: ``dx_i = y_i * (g_i - sum_j g_j y_j)``.
+
+    Takes the forward output ``y = softmax(x)``, never the logits. This is the backward pass: ``g``
+    is the gradient of a loss with respect to ``y``, the result the gradient with respect to ``x``.
+    The sum is formed around the cotangent of the row's dominant entry, so that a saturated row keeps
+    its digits and a constant ``g`` gives exactly 0.
+
+    Parameters
+    ----------
+    y : array_like
+        A softmax output.
+    g : array_like
+        The cotangent, of the same shape.
+    axis, backend, num_threads
+        As for `softmax`.
+    out : ndarray, optional
+        Of the result's shape and dtype. May be ``y`` or ``g`` itself.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``y`` and the result type of both dtypes.
+
+    Raises
+    ------
+    ValueError
+        ``g`` has another shape than ``y``, and as for `softmax`.
+    TypeError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.softmax_vjp([0.5, 0.5], [1.0, 0.0])
+    array([ 0.25, -0.25])
+    """
+    return _derivative("softmax_vjp", {"y": y, "g": g}, axis, out, backend, num_threads)
+
+
+@front_door
+def softmax_jvp(y, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    """Jacobian-vector product of softmax, from its output ``y``: ``dy_i = y_i * (t_i - sum_j t_j y_j)``.
+
+    Takes the forward output ``y = softmax(x)``, never the logits. The Jacobian is symmetric, so these
+    are the numbers of `softmax_vjp`.
+
+    Parameters
+    ----------
+    y : array_like
+        A softmax output.
+    t : array_like
+        The tangent, of the same shape.
+    axis, out, backend, num_threads
+        As for `softmax_vjp`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``y`` and the result type of both dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.softmax_jvp([0.5, 0.5], [1.0, 0.0])
+    array([ 0.25, -0.25])
+    """
+    return _derivative("softmax_vjp", {"y": y, "t": t}, axis, out, backend, num_threads)
+
+
+@front_door
+def log_softmax_vjp(logy, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    """Vector-Jacobian product of log-softmax, from its output: ``dx_i = g_i - exp(logy_i) * sum_j g_j``.
+
+    Takes the forward output ``logy = log_softmax(x)``, never the logits.
+
+    Parameters
+    ----------
+    logy : array_like
+        A log-softmax output.
+    g : array_like
+        The cotangent, of the same shape.
+    axis, backend, num_threads
+        As for `softmax`.
+    out : ndarray, optional
+        Of the result's shape and dtype. May be ``logy`` or ``g`` itself.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``logy`` and the result type of both dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoftmax as fs
+    >>> fs.log_softmax_vjp(np.log([0.5, 0.5]), [1.0, 0.0])
+    array([ 0.5, -0.5])
+    """
+    return _derivative("log_softmax_vjp", {"logy": logy, "g": g}, axis, out, backend, num_threads)
+
+
+@front_door
+def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    """Jacobian-vector product of log-softmax, from its output: ``t_i - sum_j exp(logy_j) * t_j``.
+
+    Takes the forward output ``logy = log_softmax(x)``, never the logits.
+
+    Parameters
+    ----------
+    logy : array_like
+        A log-softmax output.
+    t : array_like
+        The tangent, of the same shape.
+    axis, out, backend, num_threads
+        As for `log_softmax_vjp`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``logy`` and the result type of both dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoftmax as fs
+    >>> fs.log_softmax_jvp(np.log([0.5, 0.5]), [1.0, 0.0])
+    array([ 0.5, -0.5])
+    """
+    return _derivative("log_softmax_jvp", {"logy": logy, "t": t}, axis, out, backend, num_threads)
+
+
+def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    """Jacobian of softmax, from its output ``y``: ``J_ij = y_i * ((i == j) - y_j)`` for each row.
+
+    Takes the forward output ``y = softmax(x)``, never the logits. It is ``diag(y) - y y^T``, with
+    the diagonal of a dominant entry formed from the others, ``y_k * sum_(j != k) y_j``.
+
+    Parameters
+    ----------
+    y : array_like
+        A softmax output.
+    axis, backend, num_threads
+        As for `softmax`.
+    layout : {"batched", "dense", "sparse", "operator"}
+        What to return. Rows do not depend on each other, so all but one block a row is zero.
+    out : ndarray, optional
+        For "batched" and "dense": where to put the result.
+
+    Returns
+    -------
+    ndarray, scipy.sparse.bsr_array or scipy.sparse.linalg.LinearOperator
+        For ``y`` of shape ``(..., n)`` after ``axis`` is moved last, with ``m`` rows in all:
+        "batched" gives ``(..., n, n)``, one block a row; "dense" gives ``(..., n, ..., n)``, as
+        `autograd.jacobian` does; "sparse" and "operator" give shape ``(m * n, m * n)``, the latter
+        multiplying by `softmax_vjp` without any block being formed. SciPy makes the last two.
+
+    Raises
+    ------
+    MemoryError
+        A "dense" result that cannot fit in memory; nothing was allocated.
+    ImportError
+        "sparse" or "operator" without SciPy.
+    ValueError
+        An unknown ``layout``, or ``out`` with one that takes none, and as for `softmax`.
+    TypeError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.softmax_jacobian([0.5, 0.5])
+    array([[ 0.25, -0.25],
+           [-0.25,  0.25]])
+    >>> fs.softmax_jacobian([[0.5, 0.5], [1.0, 0.0]], layout="dense").shape
+    (2, 2, 2, 2)
+    """
+    _layouts.check(layout, out)
+    (y,) = as_floats(y=y)
+    rows = rows_of(y.shape, axis, last=True)
+
+    def blocks(out=None):
+        outer, n, _ = rows.canonical
+        result = Result((*rows.kept, n, n), y.dtype, (outer, n, n), out=out, inputs=(y,))
+        if y.size:
+            _run("softmax_jacobian", backend, rows, (rows.view(y), result.buffer), num_threads)
+        return result.finish()
+
+    if layout == "batched":
+        return blocks(out)
+    if layout == "dense":
+        return _layouts.dense(blocks, rows, y, out)
+    if layout == "sparse":
+        return _layouts.sparse(blocks(), rows)
+    return _layouts.operator(partial(softmax_vjp, backend=backend, num_threads=num_threads), rows, y)
+
+
+def cross_entropy(
+    x,
+    labels,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
+    backend=None,
+    num_threads=None,
+):
+    """Cross-entropy of softmax with integer labels: ``-log softmax(x)[label]``.
+
+    Formed as ``(max x - x_label) + log1p(sum of exp of the others)``, exact to 4 ULP also for a
+    confident and right prediction, where ``-log(softmax(x))`` gives 0. Weights, ignored labels,
+    smoothing and reductions are PyTorch's ``torch.nn.functional.cross_entropy``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits.
+    labels : array_like of int
+        The class of each row, of the shape of ``x`` without ``axis``.
+    axis, backend, num_threads
+        As for `softmax`.
+    weight : array_like, optional
+        One factor for each class, by which its rows' losses are multiplied.
+    ignore_index : int, optional
+        Rows with this label take no part: their loss is 0.
+    label_smoothing : float
+        Between 0 and 1: this share of each target is spread evenly over all classes.
+    reduction : {"mean", "sum", "none"}
+        Over the rows; "none" returns one value a row, "mean" divides by the sum of the rows'
+        weights, ignored rows left out.
+
+    Returns
+    -------
+    scalar or ndarray
+        The loss, of the float dtype of ``x``. The mean of no rows, or of ignored ones only, is
+        NaN, as in PyTorch.
+
+    Raises
+    ------
+    TypeError
+        ``labels`` are not of an integer dtype, and as for `softmax`.
+    IndexError
+        A label is negative or not below the number of classes; names the first such position.
+    ValueError
+        ``labels`` or ``weight`` have another shape, ``reduction`` is unknown or ``label_smoothing``
+        not between 0 and 1, and as for `softmax`.
+    numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> print(fs.cross_entropy([[40.0, 0.0]], [0]))
+    4.248354255291589e-18
+    """
+    x, rows, targets = _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction)
+    loss = np.empty(rows.reduced, x.dtype)
+    if x.size:
+        _run("cross_entropy", backend, rows, (rows.view(x), *targets, loss), num_threads)
+    return _reduce(loss.reshape(rows.kept), reduction, *targets)
+
+
+def cross_entropy_with_grad(
+    x,
+    labels,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
+    out=None,
+    backend=None,
+    num_threads=None,
+):
+    """`cross_entropy` and its gradient to ``x`` in one pass: ``dx = (softmax(x) - onehot(label)) / m``.
+
+    ``m`` is the number of rows (the sum of their weights) for ``reduction="mean"`` and 1 otherwise;
+    for ``"none"`` the gradient is that of each row's own loss. ``softmax - 1`` at the label is formed
+    without cancellation.
+
+    Parameters
+    ----------
+    x, labels, axis, weight, ignore_index, label_smoothing, reduction, backend, num_threads
+        As for `cross_entropy`.
+    out : ndarray, optional
+        Where to put the gradient. May be ``x`` itself.
+
+    Returns
+    -------
+    loss : scalar or ndarray
+        As from `cross_entropy`.
+    dx : ndarray
+        Of the shape and float dtype of ``x``.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `cross_entropy`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> loss, dx = fs.cross_entropy_with_grad([[0.0, 0.0]], [1])
+    >>> print(loss)
+    0.6931471805599453
+    >>> dx
+    array([[ 0.5, -0.5]])
+    """
+    x, rows, targets = _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction)
+    loss = np.empty(rows.reduced, x.dtype)
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(x,))
+    if x.size:
+        scale = 1 / (_total_weight(*targets) or 1.0) if reduction == "mean" else 1.0
+        args = (rows.view(x), *targets, scale, loss, result.buffer)
+        _run("cross_entropy_with_grad", backend, rows, args, num_threads)
+    return _reduce(loss.reshape(rows.kept), reduction, *targets), result.finish()
+
+
+def _forward(op, fill, x, axis, out, where, backend, num_threads):
+    """An op of one array whose result has its shape, ``fill`` where masked out."""
+    (x,) = as_floats(x=x)
+    rows = rows_of(x.shape, axis)
+    masked = x
+    if where is not None:
+        where = as_mask(where, x.shape)
+        masked = np.where(where, x, x.dtype.type(-np.inf))
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(masked,))
+    if x.size:
+        _run(op, backend, rows, (rows.view(masked), result.buffer), num_threads)
+    if where is not None:
+        np.copyto(result.buffer, fill, where=~rows.view(where))
+    return result.finish()
+
+
+def _derivative(op, inputs, axis, out, backend, num_threads):
+    """A product with the Jacobian: the forward output and a vector of its shape, by name."""
+    (first, second), arrays = inputs, as_floats(**inputs)
+    same_shape(first, arrays[0], second, arrays[1])
+    rows = rows_of(arrays[0].shape, axis)
+    result = rows.result(arrays[0].shape, arrays[0].dtype, out=out, inputs=arrays)
+    if arrays[0].size:
+        _run(op, backend, rows, (*map(rows.view, arrays), result.buffer), num_threads)
+    return result.finish()
+
+
+def _run(op, backend, rows, args, num_threads):
+    kernel = registry.kernel(op, backend)
+    if is_half(args[0].dtype):
+        kernel = Widened(op, kernel)
+    _threads.run(kernel, rows.canonical, args, num_threads)
+
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction):
+    """``x``, its rows, and the kernels' ``(labels, weight, smoothing)``, all checked."""
+    if reduction not in _REDUCTIONS:
+        raise ValueError(
+            f"unknown reduction {reduction!r}; expected one of {', '.join(map(repr, _REDUCTIONS))}"
+        )
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing must be between 0 and 1; got {label_smoothing!r}")
+    if weight is None:
+        (x,) = as_floats(x=x)
+    else:
+        x, weight = as_floats(x=x, weight=weight)
+    rows = rows_of(x.shape, axis)
+    if weight is not None:
+        weight = as_weight(weight, rows.canonical[1])
+    return x, rows, (as_labels(labels, rows, ignore_index), weight, float(label_smoothing))
+
+
+def _total_weight(labels, weight, smoothing):
+    """What "mean" divides by: the labels' weights, ignored ones left out."""
+    taking_part = labels >= 0
+    if weight is None:
+        return float(np.count_nonzero(taking_part))
+    return float(weight.astype(np.float64)[labels[taking_part]].sum())
+
+
+def _reduce(loss, reduction, *targets):
+    if reduction == "none":
+        return loss[()]
+    with np.errstate(all="ignore"):  # the mean of no rows is 0 / 0, NaN as in PyTorch
+        total = loss.sum(dtype=np.float64)
+        return (total / _total_weight(*targets) if reduction == "mean" else total).astype(loss.dtype)

@@ -1,0 +1,226 @@
+"""Naive loops: the readable specification. Every other backend must agree with this file.
+
+One row at a time, in Python floats (float64, whatever the arrays hold), with the three devices that
+keep softmax accurate (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41, 2021):
+
+* the shift ``x - max`` is corrected by its own rounding error;
+* the sum leaves the maximum out, ``S = 1 + rest``, so that ``log S = log1p(rest)``;
+* ``1 - y`` of the largest entry is the sum of the others.
+"""
+
+import math
+
+from fastsoftmax._threads import sized
+
+NAN, INF = math.nan, math.inf
+
+# The interpreter runs one thread at a time, at 1 us an element.
+_slow = sized(elements_per_thread=INF, block_elements=16 * 1024)
+
+
+@_slow
+def softmax(x, out):
+    for o, i, row in _each_row(x):
+        out[o, :, i] = _softmax_row(row)
+
+
+@_slow
+def log_softmax(x, out):
+    for o, i, row in _each_row(x):
+        out[o, :, i] = _log_softmax_row(row)
+
+
+@_slow
+def logsumexp(x, out):
+    for o, i, row in _each_row(x):
+        out[o, i] = _logsumexp_row(row)
+
+
+@_slow
+def softmax_vjp(y, g, out):
+    for (o, i, y_row), (_, _, g_row) in zip(_each_row(y), _each_row(g), strict=True):
+        out[o, :, i] = _vjp_row(y_row, g_row)
+
+
+@_slow
+def log_softmax_vjp(logy, g, out):
+    for (o, i, logy_row), (_, _, g_row) in zip(_each_row(logy), _each_row(g), strict=True):
+        # dx_i = g_i - exp(logy_i) * sum_j g_j
+        total = _sum(g_row)
+        out[o, :, i] = [b - _exp(a) * total for a, b in zip(logy_row, g_row, strict=True)]
+
+
+@_slow
+def log_softmax_jvp(logy, t, out):
+    for (o, i, logy_row), (_, _, t_row) in zip(_each_row(logy), _each_row(t), strict=True):
+        # d(log y)_i = t_i - sum_j exp(logy_j) * t_j
+        dot = _sum([_exp(a) * b for a, b in zip(logy_row, t_row, strict=True)])
+        out[o, :, i] = [b - dot for b in t_row]
+
+
+@_slow
+def softmax_jacobian(y, out):
+    for o, _, row in _each_row(y):
+        out[o] = _jacobian_row(row)
+
+
+@_slow
+def cross_entropy(x, labels, weight, smoothing, loss):
+    for o, i, row in _each_row(x):
+        loss[o, i] = _cross_entropy_row(row, labels[o, i], weight, smoothing)
+
+
+@_slow
+def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
+    for o, i, row in _each_row(x):
+        loss[o, i] = _cross_entropy_row(row, labels[o, i], weight, smoothing)
+        dx = _cross_entropy_grad_row(row, labels[o, i], weight, smoothing)
+        out[o, :, i] = [scale * d for d in dx]
+
+
+def _each_row(x):
+    outer, _, inner = x.shape
+    for o in range(outer):
+        for i in range(inner):
+            yield o, i, x[o, :, i].tolist()
+
+
+def _largest(row):
+    """The index of the largest entry, or None where softmax is NaN: NaN or +inf in it, or all -inf."""
+    if not row or any(math.isnan(a) for a in row) or math.isinf(max(row)):
+        return None
+    return row.index(max(row))
+
+
+def _exp_shifted(a, m):
+    """``exp(a - m)`` for ``a <= m``, as the exp of the rounded difference and that rounding's error."""
+    d = a - m
+    if d < -746:  # exp is 0 below, and d may be infinite
+        return 0.0, 0.0
+    return math.exp(d), math.fsum((a, -m, -d))
+
+
+def _largest_and_rest(row):
+    """``k`` and the sum of ``exp(x_j - x_k)`` over all ``j != k``, which is log1p's argument."""
+    k = _largest(row)
+    if k is None:
+        return None, NAN
+    shifted = (_exp_shifted(a, row[k]) for j, a in enumerate(row) if j != k)
+    return k, math.fsum(part for e, error in shifted for part in (e, e * error))
+
+
+def _softmax_row(row):
+    k, rest = _largest_and_rest(row)
+    if k is None:
+        return [NAN] * len(row)
+    return [_share(a, row[k], rest) for a in row]
+
+
+def _share(a, m, rest):
+    """``exp(a - m) / (1 + rest)``, where the errors of both roundings are made up for at once."""
+    e, error = _exp_shifted(a, m)
+    total = 1 + rest
+    lost = math.fsum((1, rest, -total)) / total
+    return (e + e * (error - lost)) / total
+
+
+def _log_softmax_row(row):
+    k, rest = _largest_and_rest(row)
+    if k is None:
+        return [NAN] * len(row)
+    # log y_j = (x_j - max) - log(1 + rest)
+    return [(a - row[k]) - math.log1p(rest) for a in row]
+
+
+def _one_minus_softmax(row, j):
+    """``1 - y_j`` without cancellation: the others' share where ``y_j`` is the largest."""
+    k, rest = _largest_and_rest(row)
+    if k is None:
+        return NAN
+    if row[j] == row[k]:
+        return rest / (1 + rest)
+    return 1 - _share(row[j], row[k], rest)
+
+
+def _logsumexp_row(row):
+    k, rest = _largest_and_rest(row)
+    if k is not None:
+        return row[k] + math.log1p(rest)
+    if any(math.isnan(a) for a in row):
+        return NAN
+    return INF if INF in row else -INF
+
+
+def _vjp_row(y, g):
+    # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
+    # of a saturated row, and makes a constant cotangent give exactly 0.
+    c = _centre(y, g)
+    h = [a - c for a in g]
+    dot = _sum([a * b for a, b in zip(h, y, strict=True)])
+    return [b * (a - dot) for a, b in zip(h, y, strict=True)]
+
+
+def _centre(y, g):
+    """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g."""
+    if not _all_finite(y, g):
+        return 0.0
+    k = y.index(max(y))
+    return g[k] if y[k] > 0.5 else sorted((min(g), 0.0, max(g)))[1]
+
+
+def _sum(terms):
+    """Correctly rounded; of infinities and NaN, what IEEE arithmetic gives."""
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # a partial sum overflows, or infinities cancel
+        return sum(terms)
+
+
+def _exp(a):
+    return math.exp(a) if a < 709 else INF if a > 0 else NAN
+
+
+def _all_finite(*rows):
+    return all(map(math.isfinite, (a for row in rows for a in row)))
+
+
+def _jacobian_row(y):
+    # J_ij = y_i * ((i == j) - y_j)
+    n = len(y)
+    return [[y[i] * (_one_minus(y, i) if i == j else -y[j]) for j in range(n)] for i in range(n)]
+
+
+def _one_minus(y, i):
+    """``1 - y_i``: of an entry above 1/2 as the sum of the others."""
+    return _sum(y[:i] + y[i + 1 :]) if y[i] > 0.5 else 1 - y[i]
+
+
+def _targets(n, label, weight, smoothing):
+    """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
+    weight = [1.0] * n if weight is None else weight.tolist()
+    return (1 - smoothing) * weight[label], [smoothing / n * w for w in weight]
+
+
+def _cross_entropy_row(row, label, weight, smoothing):
+    if label < 0:  # ignored
+        return 0.0
+    k, rest = _largest_and_rest(row)
+    if k is None:
+        return NAN
+    # -log y_j = (max - x_j) + log(1 + rest)
+    nll = [(row[k] - a) + math.log1p(rest) for a in row]
+    at_label, everywhere = _targets(len(row), label, weight, smoothing)
+    loss = at_label * nll[label]
+    return loss + _sum([w * a for w, a in zip(everywhere, nll, strict=True)]) if smoothing else loss
+
+
+def _cross_entropy_grad_row(row, label, weight, smoothing):
+    if label < 0:
+        return [0.0] * len(row)
+    at_label, everywhere = _targets(len(row), label, weight, smoothing)
+    total = _sum(everywhere)
+    # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
+    dx = [a * (at_label + total) - w for a, w in zip(_softmax_row(row), everywhere, strict=True)]
+    above = total * _softmax_row(row)[label] - everywhere[label]
+    dx[label] = above - at_label * _one_minus_softmax(row, label)
+    return dx
