@@ -1,0 +1,20 @@
+"""Typed loops, compiled (src_cy/), from the build for this CPU's level."""
+
+from fastsoftmax._isa import load
+
+kernels, level = load()
+
+softmax = kernels.softmax
+log_softmax = kernels.log_softmax
+logsumexp = kernels.logsumexp
+softmax_vjp = kernels.softmax_vjp
+log_softmax_vjp = kernels.log_softmax_vjp
+log_softmax_jvp = kernels.log_softmax_jvp
+softmax_jacobian = kernels.softmax_jacobian
+cross_entropy = kernels.cross_entropy
+cross_entropy_with_grad = kernels.cross_entropy_with_grad
+
+
+def regime(op, dtype, canonical):
+    """What `explain` calls the kernel."""
+    return f"{kernels.regime(op, canonical)}, {level}"

@@ -1,0 +1,189 @@
+/* LANES rows at a time, a row in each lane: a panel holds entry j of all of them as vector j, and the ops work
+ * in place on it. Entries of short contiguous rows are transposed into a panel; along an inner axis memory
+ * already lies that way. Lanes beyond the last row repeat row 0. */
+
+#ifndef SHUFFLE
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (__typeof__((a) == (b))){i, j, k, l})
+#endif
+#endif
+
+typedef REAL NAME(Quad) __attribute__((vector_size(4 * sizeof(REAL))));
+
+/* The 4 x 4 block at `from`, with `from_stride` between its rows, transposed to `to`. */
+INLINE void NAME(transpose_4x4)(const REAL *from, ptrdiff_t from_stride, REAL *to, ptrdiff_t to_stride) {
+    NAME(Quad) a, b, c, d;
+    memcpy(&a, from, sizeof a);
+    memcpy(&b, from + from_stride, sizeof b);
+    memcpy(&c, from + 2 * from_stride, sizeof c);
+    memcpy(&d, from + 3 * from_stride, sizeof d);
+    NAME(Quad) ab_even = SHUFFLE(a, b, 0, 4, 2, 6), ab_odd = SHUFFLE(a, b, 1, 5, 3, 7);
+    NAME(Quad) cd_even = SHUFFLE(c, d, 0, 4, 2, 6), cd_odd = SHUFFLE(c, d, 1, 5, 3, 7);
+    a = SHUFFLE(ab_even, cd_even, 0, 1, 4, 5);
+    b = SHUFFLE(ab_odd, cd_odd, 0, 1, 4, 5);
+    c = SHUFFLE(ab_even, cd_even, 2, 3, 6, 7);
+    d = SHUFFLE(ab_odd, cd_odd, 2, 3, 6, 7);
+    memcpy(to, &a, sizeof a);
+    memcpy(to + to_stride, &b, sizeof b);
+    memcpy(to + 2 * to_stride, &c, sizeof c);
+    memcpy(to + 3 * to_stride, &d, sizeof d);
+}
+
+/* `count` rows of n contiguous entries into a panel. */
+static void NAME(rows_to_panel)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REAL *panel) {
+    if (count == LANES && n >= 4 && LANES >= 4) {
+        for (ptrdiff_t l = 0; l < LANES; l += 4)
+            for (ptrdiff_t j = 0; j < n; j += 4) {
+                ptrdiff_t k = j < n - 4 ? j : n - 4; /* the last block overlaps the one before */
+                NAME(transpose_4x4)(x + l * n + k, n, panel + k * LANES + l, LANES);
+            }
+        return;
+    }
+    for (ptrdiff_t l = 0; l < LANES; l++)
+        for (ptrdiff_t j = 0; j < n; j++) panel[j * LANES + l] = x[(l < count ? l : 0) * n + j];
+}
+
+static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t n, ptrdiff_t count, REAL *out) {
+    if (count == LANES && n >= 4 && LANES >= 4) {
+        for (ptrdiff_t l = 0; l < LANES; l += 4)
+            for (ptrdiff_t j = 0; j < n; j += 4) {
+                ptrdiff_t k = j < n - 4 ? j : n - 4;
+                NAME(transpose_4x4)(panel + k * LANES + l, LANES, out + l * n + k, n);
+            }
+        return;
+    }
+    for (ptrdiff_t l = 0; l < count; l++)
+        for (ptrdiff_t j = 0; j < n; j++) out[l * n + j] = panel[j * LANES + l];
+}
+
+/* `width` panels side by side from rows `stride` apart, so that each line of memory is read once. */
+static void NAME(columns_to_panels)(const REAL *x, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *panels) {
+    for (ptrdiff_t j = 0; j < n; j++, x += stride)
+        for (ptrdiff_t c = 0; c < count; c += LANES)
+            NAME(store)(panels + c * n + j * LANES, NAME(load_part)(x + c, count - c, NAME(splat)(x[0])));
+}
+
+static void NAME(panels_to_columns)(const REAL *panels, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *out) {
+    for (ptrdiff_t j = 0; j < n; j++, out += stride)
+        for (ptrdiff_t c = 0; c < count; c += LANES)
+            NAME(store_part)(out + c, count - c, NAME(load)(panels + c * n + j * LANES));
+}
+
+/* Lane maxima, NaN where softmax is NaN: for +inf, and for nothing but -inf. */
+INLINE V NAME(nan_unless_finite)(V max) { return NAME(select)(max - max == 0, max, NAME(splat)(NAN)); }
+
+static void NAME(softmax_panel)(REAL *x, ptrdiff_t n) {
+    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), hi, lo;
+    NAME(Shift) s = NAME(shift_by)(max);
+    NAME(exps_of)(x, x, n * LANES, (NAME(LeftOut)){.what = NOTHING}, &s, &hi, &lo);
+    NAME(times_all)(x, x, n * LANES, NAME(ratio)(NAME(splat)(1), hi, lo), 0);
+}
+
+static NAME(Summary) NAME(panel_summary)(const REAL *x, REAL *e, ptrdiff_t n, V max) {
+    NAME(Summary) r = {.max = max};
+    NAME(Shift) s = NAME(shift_by)(max);
+    NAME(exps_of)(x, e, n * LANES, (NAME(LeftOut)){.what = FIRST_MAX, .max = max}, &s, &r.hi, &r.lo);
+    NAME(complete)(&r, &s);
+    return r;
+}
+
+static void NAME(log_softmax_panel)(REAL *x, ptrdiff_t n) {
+    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES));
+    NAME(Summary) r = NAME(panel_summary)(x, NULL, n, max);
+    NAME(subtract_all)(x, x, n * LANES, max, r.log1p_rest);
+}
+
+static void NAME(logsumexp_panel)(const REAL *x, ptrdiff_t n, REAL *out) {
+    V max = NAME(max_of)(x, n * LANES), finite = NAME(nan_unless_finite)(max);
+    V result = max + NAME(panel_summary)(x, NULL, n, finite).log1p_rest;
+    NAME(bits) infinite = finite != finite, nan = {0};
+    if (NAME(any)(infinite)) {
+        for (ptrdiff_t j = 0; j < n; j++) {
+            V v = NAME(load)(x + j * LANES);
+            nan |= v != v;
+        }
+        result = NAME(select)(infinite, NAME(select)(nan, NAME(splat)(NAN), max), result);
+    }
+    NAME(store)(out, result);
+}
+
+/* The result takes the place of y. */
+static void NAME(softmax_vjp_panel)(REAL *y, const REAL *g, ptrdiff_t n) {
+    NAME(Extremes) all = NAME(extremes_of)(y, g, n * LANES);
+    V zero = NAME(splat)(0), centre = NAME(max)(all.g_min, NAME(min)(all.g_max, zero)), hi, lo;
+    NAME(bits) any = {0};
+    for (ptrdiff_t j = 0; j < n; j++) {
+        NAME(bits) first = (NAME(load)(y + j * LANES) == all.y_max) & (all.y_max > (REAL)0.5) & ~any;
+        centre = NAME(select)(first, NAME(load)(g + j * LANES), centre);
+        any |= first;
+    }
+    NAME(dot_of)(y, g, n * LANES, centre, &hi, &lo);
+    NAME(vjp_all)(y, g, y, n * LANES, centre, hi + lo);
+}
+
+static void NAME(log_softmax_vjp_panel)(REAL *logy, const REAL *g, ptrdiff_t n) {
+    V hi, lo;
+    NAME(sum_of)(g, n * LANES, &hi, &lo);
+    NAME(log_vjp_all)(logy, g, logy, n * LANES, hi + lo);
+}
+
+static void NAME(log_softmax_jvp_panel)(REAL *logy, const REAL *t, ptrdiff_t n) {
+    V hi, lo;
+    NAME(exp_dot_of)(logy, t, n * LANES, &hi, &lo);
+    NAME(subtract_all)(t, logy, n * LANES, NAME(splat)(0), hi + lo);
+}
+
+/* sum_j everywhere[j] * (max - x_j) */
+INLINE V NAME(spread_panel)(const REAL *x, ptrdiff_t n, V max, const REAL *everywhere) {
+    V hi = NAME(splat)(0), lo = hi;
+    for (ptrdiff_t j = 0; everywhere && j < n; j++)
+        NAME(add_exactly)(&hi, &lo, NAME(splat)(everywhere[j]) * (max - NAME(load)(x + j * LANES)));
+    return hi + lo;
+}
+
+/* Losses, one a lane; and in place of x the gradients if `grad`. `labels` and `at_label` are per lane. */
+static void NAME(cross_entropy_panel)(REAL *x, REAL *losses, ptrdiff_t n, const ptrdiff_t *labels,
+                                      const REAL *at_label, const REAL *everywhere, REAL total, REAL scale, int grad) {
+    NAME(Target) t = {everywhere, total, scale};
+    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), factor = max;
+    V spread = NAME(spread_panel)(x, n, max, everywhere);
+    REAL x_label[LANES], dx_label[LANES];
+    for (int l = 0; l < LANES; l++) x_label[l] = x[labels[l] * LANES + l];
+    NAME(Summary) r = NAME(panel_summary)(x, grad ? x : NULL, n, max);
+    for (int l = 0; l < LANES; l++)
+        losses[l] = NAME(loss_of)(at_label[l], t, max[l], x_label[l], spread[l], r.log1p_rest[l]);
+    if (!grad) return;
+    for (int l = 0; l < LANES; l++) {
+        REAL y_label = x[labels[l] * LANES + l] / r.hi[l];
+        dx_label[l] = NAME(grad_at_label)(at_label[l], t, y_label, r.rest[l], x_label[l] == max[l], labels[l]);
+        factor[l] = scale * (at_label[l] + total);
+    }
+    NAME(times_all)(x, x, n * LANES, NAME(ratio)(factor, r.hi, r.lo), 0);
+    for (ptrdiff_t j = 0; everywhere && j < n; j++)
+        NAME(store)(x + j * LANES, NAME(load)(x + j * LANES) - NAME(splat)(scale * everywhere[j]));
+    for (int l = 0; l < LANES; l++) x[labels[l] * LANES + l] = dx_label[l];
+}
+
+/* The ops of one or two arrays whose result has their shape: on a row, and on panels. */
+static void NAME(elementwise_row)(const REAL *a, const REAL *b, REAL *out, ptrdiff_t n, enum elementwise op,
+                                  REAL *scratch) {
+    switch (op) {
+    case SOFTMAX: NAME(softmax_row)(a, out, n, scratch); break;
+    case LOG_SOFTMAX: NAME(log_softmax_row)(a, out, n); break;
+    case SOFTMAX_VJP: NAME(softmax_vjp_row)(a, b, out, n); break;
+    case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_row)(a, b, out, n); break;
+    case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_row)(a, b, out, n); break;
+    }
+}
+
+static void NAME(elementwise_panel)(REAL *a, const REAL *b, ptrdiff_t n, enum elementwise op) {
+    switch (op) {
+    case SOFTMAX: NAME(softmax_panel)(a, n); break;
+    case LOG_SOFTMAX: NAME(log_softmax_panel)(a, n); break;
+    case SOFTMAX_VJP: NAME(softmax_vjp_panel)(a, b, n); break;
+    case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_panel)(a, b, n); break;
+    case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_panel)(a, b, n); break;
+    }
+}

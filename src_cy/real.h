@@ -1,0 +1,136 @@
+/* The arithmetic of one real type, written once: included with REAL, NAME(x) and the constants below
+ * defined for float and for double. See docs/numerics.md for what each device buys. */
+
+#define V NAME(vec)
+#define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
+
+INLINE V NAME(load)(const REAL *p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void NAME(store)(REAL *p, V v) { memcpy(p, &v, sizeof v); }
+
+/* Vectors that go through exp side by side: their chains of 20 dependent operations fill each other's gaps.
+ * Their sums form a tree before they are added exactly. */
+#define GROUP 8
+#define EACH for (int i = 0; i < count; i++)
+
+/* Where a row's entries are shifted to before exp. `coarse` is the maximum rounded to 1/64 while it is
+ * small: d = x - coarse then loses at most what x - (d + coarse) gives back exactly (2 operations, where a
+ * general two-sum takes 5). Beyond LARGE every entry that matters is within a factor 2 of the maximum and
+ * the difference is exact. `fine` is coarse - max; `lowest` bounds x where exp vanishes anyway. */
+typedef struct {
+    V coarse, fine, lowest;
+    NAME(bits) large;
+} NAME(Shift);
+
+INLINE NAME(Shift) NAME(shift_by)(V max) {
+    const V rounder = NAME(splat)(COARSE_ROUNDER), limit = NAME(splat)(LARGE);
+    NAME(Shift) s;
+    V rounded = (max + rounder) - rounder;
+    s.large = (max > limit) | (max < -limit);
+    s.coarse = NAME(select)(s.large, max, rounded);
+    s.fine = s.coarse - max;
+    s.lowest = NAME(select)(s.large, NAME(splat)(-INFINITY), s.coarse - NAME(splat)(VANISHES));
+    return s;
+}
+
+/* exp(x - max) * 2**BIAS. The bias keeps every result normal, so that a subnormal softmax is rounded once,
+ * by the final product, and makes the scaling by 2**k one shift and one product: k + BIAS is read off the
+ * low bits of the rounded quotient. NaN comes through; -inf gives less than the smallest result.
+ * `mixed` admits large shifts; a row kernel without one leaves it out. */
+INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int mixed) {
+    const V magic = NAME(splat)(MAGIC);
+    V d[GROUP], low[GROUP], t[GROUP], p[GROUP];
+    EACH x[i] = NAME(max)(s->lowest, x[i]);
+    EACH d[i] = x[i] - s->coarse;
+    EACH low[i] = d[i] + s->coarse;
+    EACH low[i] = (x[i] - low[i]) + s->fine;
+    if (mixed) {
+        EACH low[i] = NAME(select)(s->large, NAME(splat)(0), low[i]);
+        EACH d[i] = NAME(max)(NAME(splat)(-VANISHES), d[i]);
+    }
+    EACH t[i] = d[i] * LOG2E + magic;
+    EACH x[i] = t[i] - magic;
+    EACH low[i] = low[i] - x[i] * LN2_LOW;
+    EACH d[i] = d[i] - x[i] * LN2_HIGH;
+    EACH x[i] = d[i] + low[i];
+    EXP_POLYNOMIAL(p, x)
+    EACH p[i] = 1 + (d[i] + (low[i] + x[i] * x[i] * p[i]));
+    EACH x[i] = p[i] * (V)((NAME(bits))t[i] << MANTISSA_BITS);
+}
+
+INLINE V NAME(without_lane)(V v, ptrdiff_t lane) {
+    NAME(bits) index;
+    for (int i = 0; i < LANES; i++) index[i] = i;
+    NAME(bits) there = index == (INT)lane;
+    return NAME(select)(there, NAME(splat)(0), v);
+}
+
+/* hi + lo += a, exactly (two-sum). */
+INLINE void NAME(add_exactly)(V *hi, V *lo, V a) {
+    V s = *hi + a, b = s - *hi;
+    *lo += (*hi - (s - b)) + (a - b);
+    *hi = s;
+}
+
+/* The same for |a| <= |hi|, with 4 operations in place of 6. */
+INLINE void NAME(add_smaller)(V *hi, V *lo, V a) {
+    V s = *hi + a;
+    *lo += a - (s - *hi);
+    *hi = s;
+}
+
+/* The sum of a group, as a tree; the group is overwritten. */
+INLINE V NAME(tree)(V *a, int count) {
+    for (; count > 1; count -= count / 2)
+        for (int i = 0; i < count / 2; i++) a[i] += a[count - 1 - i];
+    return a[0];
+}
+
+/* 1 - a * b, where a is 1 / b rounded: exact. */
+INLINE V NAME(residual)(V a, V b) {
+#if HAS_FMA
+    return NAME(fma)(-a, b, NAME(splat)(1));
+#else
+    V ca = a * SPLITTER, cb = b * SPLITTER, p = a * b;
+    V ah = ca - (ca - a), bh = cb - (cb - b), al = a - ah, bl = b - bh;
+    return (1 - p) - (((ah * bh - p) + ah * bl + al * bh) + al * bl);
+#endif
+}
+
+/* factor / (hi + lo) as an unevaluated sum, so that a product with it is rounded once. */
+typedef struct {
+    V hi, lo;
+} NAME(Ratio);
+
+INLINE NAME(Ratio) NAME(ratio)(V factor, V hi, V lo) {
+    V inverse = 1 / hi;
+    V rest = inverse * (NAME(residual)(inverse, hi) - inverse * lo);
+    NAME(Ratio) q = {.hi = factor * inverse};
+    q.lo = NAME(fma)(factor, inverse, -q.hi) + factor * rest;
+    return q;
+}
+
+INLINE V NAME(times)(V a, NAME(Ratio) q) { return NAME(fma)(a, q.hi, a * q.lo); }
+
+/* log(1 + s) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). */
+INLINE V NAME(log1p)(V s) {
+    typedef NAME(bits) Bits;
+    const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0);
+    V u = 1 + s;
+    Bits shifted = (Bits)u - SQRT_HALF_BITS;
+    Bits exponent = shifted >> MANTISSA_BITS;
+    V k = (V)((Bits)magic + exponent) - magic;
+    V f = (V)((Bits)u - (exponent << MANTISSA_BITS)) - 1;
+    V lost = NAME(select)(s > 1, 1 - (u - s), s - (u - 1)) / u;
+    Bits near_one = exponent == 0;
+    f = NAME(select)(near_one, s, f);
+    lost = NAME(select)(near_one, zero, lost);
+    V half = f * f / 2, z = f / (2 + f), w = z * z;
+    V r = w * LOG_POLYNOMIAL(w);
+    V log = (z * (half + r) + (k * LOG2_LOW + lost)) - half + f + k * LOG2_HIGH;
+    return NAME(select)(s < MAX_REAL, log, s); /* inf and NaN */
+}

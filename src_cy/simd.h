@@ -1,0 +1,177 @@
+/* One vector of float or double at the ISA level this file is compiled for: 64 bytes at x86-64-v4, 32 at
+ * v3, 16 elsewhere (SSE, NEON). GCC's and Clang's vector types give arithmetic and contraction to FMA;
+ * intrinsics stand only where those types have no operation for it. */
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define HAS_FMA 1
+#else
+#define HAS_FMA 0
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define PASS static __attribute__((noinline, unused))
+#define VECTOR(type) __attribute__((vector_size(VECTOR_BYTES))) type
+
+typedef VECTOR(float) vec_f32;
+typedef VECTOR(double) vec_f64;
+typedef VECTOR(int32_t) bits_f32;
+typedef VECTOR(int64_t) bits_f64;
+
+/* x86's max and min return the second operand where either is NaN; so does the generic form. */
+#define GENERIC_PICK(name, real, op)                                                                       \
+    INLINE vec_##real name##_##real(vec_##real a, vec_##real b) {                                          \
+        bits_##real take_a = a op b;                                                                       \
+        return (vec_##real)((take_a & (bits_##real)a) | (~take_a & (bits_##real)b));                       \
+    }
+
+#if VECTOR_BYTES == 64
+#define SUFFIXED(f, real) SUFFIXED_##real(_mm512_##f)
+#elif VECTOR_BYTES == 32
+#define SUFFIXED(f, real) SUFFIXED_##real(_mm256_##f)
+#elif defined(__SSE2__)
+#define SUFFIXED(f, real) SUFFIXED_##real(_mm_##f)
+#endif
+#define SUFFIXED_f32(f) f##_ps
+#define SUFFIXED_f64(f) f##_pd
+
+/* All lanes `a`; whether any lane of a comparison holds; the largest lane. */
+#ifdef SUFFIXED
+INLINE vec_f32 splat_f32(float a) { return SUFFIXED(set1, f32)(a); }
+INLINE vec_f64 splat_f64(double a) { return SUFFIXED(set1, f64)(a); }
+#else
+INLINE vec_f32 splat_f32(float a) { return a - (vec_f32){0}; }
+INLINE vec_f64 splat_f64(double a) { return a - (vec_f64){0}; }
+#endif
+
+#if VECTOR_BYTES == 64
+INLINE int any_f32(bits_f32 hit) { return _mm512_movepi32_mask((__m512i)hit) != 0; }
+INLINE int any_f64(bits_f64 hit) { return _mm512_movepi64_mask((__m512i)hit) != 0; }
+INLINE float max_lane_f32(vec_f32 v) { return _mm512_reduce_max_ps(v); }
+INLINE double max_lane_f64(vec_f64 v) { return _mm512_reduce_max_pd(v); }
+#else
+#define THROUGH_MEMORY(real, type)                                                                             INLINE int any_##real(bits_##real hit) {                                                                       int64_t words[VECTOR_BYTES / 8], any = 0;                                                                  memcpy(words, &hit, sizeof words);                                                                         for (int i = 0; i < VECTOR_BYTES / 8; i++) any |= words[i];                                                return any != 0;                                                                                       }                                                                                                          INLINE type max_lane_##real(vec_##real v) {                                                                    type lanes[VECTOR_BYTES / sizeof(type)];                                                                   memcpy(lanes, &v, sizeof lanes);                                                                           for (int w = VECTOR_BYTES / sizeof(type) / 2; w; w /= 2)                                                       for (int i = 0; i < w; i++) lanes[i] = lanes[i] > lanes[i + w] ? lanes[i] : lanes[i + w];              return lanes[0];                                                                                       }
+THROUGH_MEMORY(f32, float)
+THROUGH_MEMORY(f64, double)
+#endif
+
+#ifdef SUFFIXED
+#define NATIVE_PICK(name, real)                                                                            \
+    INLINE vec_##real name##_##real(vec_##real a, vec_##real b) { return SUFFIXED(name, real)(a, b); }
+NATIVE_PICK(max, f32)
+NATIVE_PICK(max, f64)
+NATIVE_PICK(min, f32)
+NATIVE_PICK(min, f64)
+#else
+GENERIC_PICK(max, f32, >)
+GENERIC_PICK(max, f64, >)
+GENERIC_PICK(min, f32, <)
+GENERIC_PICK(min, f64, <)
+#endif
+
+/* a * b + c in one rounding where the hardware has it. */
+#if HAS_FMA && defined(SUFFIXED)
+INLINE vec_f32 fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return SUFFIXED(fmadd, f32)(a, b, c); }
+INLINE vec_f64 fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return SUFFIXED(fmadd, f64)(a, b, c); }
+#else /* contracted where there is FMA */
+INLINE vec_f32 fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return a * b + c; }
+INLINE vec_f64 fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return a * b + c; }
+#endif
+
+/* `a` in the lanes where `take_a` is all ones, `b` in those where it is 0. */
+INLINE vec_f32 select_f32(bits_f32 take_a, vec_f32 a, vec_f32 b) {
+#if VECTOR_BYTES == 64
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)take_a), b, a);
+#else
+    return (vec_f32)((take_a & (bits_f32)a) | (~take_a & (bits_f32)b));
+#endif
+}
+
+INLINE vec_f64 select_f64(bits_f64 take_a, vec_f64 a, vec_f64 b) {
+#if VECTOR_BYTES == 64
+    return _mm512_mask_blend_pd(_mm512_movepi64_mask((__m512i)take_a), b, a);
+#else
+    return (vec_f64)((take_a & (bits_f64)a) | (~take_a & (bits_f64)b));
+#endif
+}
+
+/* The first `count` lanes from memory, all of them or none included, and `fill` in the others; and back. */
+#if VECTOR_BYTES == 64
+#define FIRST(count, lanes) ((count) >= (lanes) ? (1u << (lanes)) - 1 : (count) <= 0 ? 0 : (1u << (count)) - 1)
+INLINE vec_f32 load_part_f32(const float *p, ptrdiff_t count, vec_f32 fill) {
+    return _mm512_mask_loadu_ps(fill, (__mmask16)FIRST(count, 16), p);
+}
+INLINE vec_f64 load_part_f64(const double *p, ptrdiff_t count, vec_f64 fill) {
+    return _mm512_mask_loadu_pd(fill, (__mmask8)FIRST(count, 8), p);
+}
+INLINE void store_part_f32(float *p, ptrdiff_t count, vec_f32 v) {
+    _mm512_mask_storeu_ps(p, (__mmask16)FIRST(count, 16), v);
+}
+INLINE void store_part_f64(double *p, ptrdiff_t count, vec_f64 v) {
+    _mm512_mask_storeu_pd(p, (__mmask8)FIRST(count, 8), v);
+}
+#elif VECTOR_BYTES == 32
+INLINE __m256i first_f32(ptrdiff_t count) {
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(count > 8 ? 8 : count)), index);
+}
+INLINE __m256i first_f64(ptrdiff_t count) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+INLINE vec_f32 load_part_f32(const float *p, ptrdiff_t count, vec_f32 fill) {
+    __m256i first = first_f32(count);
+    return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, first), (__m256)first);
+}
+INLINE vec_f64 load_part_f64(const double *p, ptrdiff_t count, vec_f64 fill) {
+    __m256i first = first_f64(count);
+    return _mm256_blendv_pd(fill, _mm256_maskload_pd(p, first), (__m256d)first);
+}
+INLINE void store_part_f32(float *p, ptrdiff_t count, vec_f32 v) { _mm256_maskstore_ps(p, first_f32(count), v); }
+INLINE void store_part_f64(double *p, ptrdiff_t count, vec_f64 v) { _mm256_maskstore_pd(p, first_f64(count), v); }
+#else
+#define PARTS_THROUGH_MEMORY(real, type)                                                                   \
+    INLINE vec_##real load_part_##real(const type *p, ptrdiff_t count, vec_##real fill) {                  \
+        type lanes[VECTOR_BYTES / sizeof(type)];                                                           \
+        memcpy(lanes, &fill, sizeof lanes);                                                                \
+        for (ptrdiff_t i = 0; i < VECTOR_BYTES / (ptrdiff_t)sizeof(type) && i < count; i++) lanes[i] = p[i]; \
+        memcpy(&fill, lanes, sizeof lanes);                                                                \
+        return fill;                                                                                       \
+    }                                                                                                      \
+    INLINE void store_part_##real(type *p, ptrdiff_t count, vec_##real v) {                                \
+        type lanes[VECTOR_BYTES / sizeof(type)];                                                           \
+        memcpy(lanes, &v, sizeof lanes);                                                                   \
+        for (ptrdiff_t i = 0; i < VECTOR_BYTES / (ptrdiff_t)sizeof(type) && i < count; i++) p[i] = lanes[i]; \
+    }
+PARTS_THROUGH_MEMORY(f32, float)
+PARTS_THROUGH_MEMORY(f64, double)
+#endif
+
+/* Past the cache, to an address that is a multiple of VECTOR_BYTES. */
+#ifdef SUFFIXED
+#define HAS_STREAM 1
+INLINE void stream_f32(float *p, vec_f32 v) { SUFFIXED(stream, f32)(p, v); }
+INLINE void stream_f64(double *p, vec_f64 v) { SUFFIXED(stream, f64)(p, v); }
+INLINE void stream_end(void) { _mm_sfence(); }
+#else
+#define HAS_STREAM 0
+INLINE void stream_f32(float *p, vec_f32 v) { memcpy(p, &v, sizeof v); }
+INLINE void stream_f64(double *p, vec_f64 v) { memcpy(p, &v, sizeof v); }
+INLINE void stream_end(void) {}
+#endif
