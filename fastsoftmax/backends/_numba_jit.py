@@ -1,0 +1,165 @@
+"""How kernels are compiled and started: the one place that knows numba's options and traps."""
+
+import hashlib
+import inspect
+import os
+import threading
+from pathlib import Path
+from types import FunctionType
+
+import numba
+from numba import prange, types
+
+from fastsoftmax import _threads
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set: these kernels run compiled or not at all")
+
+FLAGS = {
+    "nogil": True,  # blocks of rows run on our thread pool
+    "error_model": "numpy",  # 1 / 0 is inf, and no kernel carries code to raise
+    "boundscheck": False,  # kernels address memory through vectors; indices are checked by the public layer
+    "fastmath": False,  # would delete NaN, -inf and the two-part shift
+}
+
+# Numba's disk cache looks at the file of the kernel only. The digest of all files the kernels are made
+# of is part of their names, so a change in any of them is a miss.
+_SOURCES = [*sorted(Path(__file__).parent.glob("_numba_*.py")), Path(__file__).with_name("numba.py")]
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+
+
+def jit(function, **options):
+    """``function`` with the flags of this backend; it compiles when it is first called."""
+    return numba.njit(**FLAGS, **options)(function)
+
+
+def inlined(function):
+    """A helper of kernels. Vectors never cross a call: as arguments they would go through memory.
+
+    Without the wrappers, which nothing calls, kernels compile in two thirds of the time.
+    """
+    return jit(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compiled(function, signature, **options):
+    """``function`` for one signature, from the disk cache if that can be used."""
+    try:
+        dispatcher = jit(function, cache=True, **options)
+        dispatcher.compile(signature)
+    except Exception:  # no writable place for the cache, a full disk, a damaged file: numba raises for each
+        dispatcher = jit(function, **options)
+        dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+def _named(function, name, **replaced):
+    """A copy under a name of its own, by which the disk cache knows it."""
+    copy = FunctionType(function.__code__, {**function.__globals__, **replaced}, name)
+    copy.__module__ = function.__module__
+    copy.__qualname__ = f"{name}-{_DIGEST}"
+    return copy
+
+
+def _each_part(first, threads, parts, *args):
+    for p in prange(threads):
+        serial(*args, first + p, parts)  # noqa: F821  (each copy has its own)
+
+
+class Kernel:
+    """An op: compiled for a dtype on first use, called like the function it is made of.
+
+    ``signature`` gives the type of each argument for a dtype. The function has two more than the
+    kernel, ``part`` and ``parts``: the share of the rows that one call computes. ``attributes`` are
+    those that `fastsoftmax._threads` looks for.
+    """
+
+    def __init__(self, function, signature, **attributes):
+        vars(self).update(attributes)
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        parameters = list(inspect.signature(function).parameters.values())
+        self.__signature__ = inspect.Signature(parameters[:-2])
+        self._function, self._argument_types = function, signature
+        self._serial, self._twins = {}, {}
+
+    def __call__(self, *args):
+        try:
+            serial = self._serial[args[0].dtype]
+        except KeyError:
+            serial = self._compile(args[0].dtype)
+        serial(*args, 0, 1)
+
+    @property
+    def parallel(self):
+        """The twin for several threads, or None where numba cannot start any."""
+        return self._run_parallel if _launcher.usable else None
+
+    def _run_parallel(self, *args, num_threads):
+        threads = min(num_threads, numba.config.NUMBA_NUM_THREADS)
+        twin = self._twin(args[0].dtype) if threads > 1 else None
+        if twin is None or not _launcher.lock.acquire(blocking=False):
+            self(*args)
+            return
+        rounds = -(-args[0].size // (threads * _threads.BLOCK_ELEMENTS))  # Ctrl-C is answered in between
+        before = numba.get_num_threads()
+        try:
+            numba.set_num_threads(threads)
+            for first in range(0, rounds * threads, threads):
+                twin(first, threads, rounds * threads, *args)
+        finally:
+            numba.set_num_threads(before)
+            _launcher.lock.release()
+
+    def _compile(self, dtype):
+        with _compiling:
+            if dtype not in self._serial:
+                function = _named(self._function, self.__name__)
+                self._serial[dtype] = _compiled(function, (*self._signature(dtype), types.intp, types.intp))
+        return self._serial[dtype]
+
+    def _twin(self, dtype):
+        """The parallel kernel, or None if numba finds no threading layer."""
+        if dtype not in self._twins:
+            serial = self._serial.get(dtype) or self._compile(dtype)
+            with _compiling:
+                try:
+                    function = _named(_each_part, f"{self.__name__}_parallel", serial=serial)
+                    arguments = types.StarArgTuple(self._signature(dtype))
+                    signature = (types.intp, types.intp, types.intp, arguments)
+                    self._twins[dtype] = _compiled(function, signature, parallel=True)
+                except Exception:
+                    _launcher.usable = False
+                    return None
+        return self._twins[dtype]
+
+    def _signature(self, dtype):
+        return tuple(argument(numba.from_dtype(dtype)) for argument in self._argument_types)
+
+
+class _Launcher:
+    """Whether parallel kernels may be started, and by whom.
+
+    Numba's workqueue layer ends the process when two threads start one at a time, and GNU OpenMP ends
+    a forked child that does: so one at a time, others run serially, and none in children.
+    """
+
+    def __init__(self):
+        self.usable = True
+        self.lock = threading.Lock()
+
+    def after_fork(self):
+        self.usable = False
+
+
+_launcher = _Launcher()
+_compiling = threading.RLock()
+
+
+def _after_fork():
+    global _compiling
+    _compiling = threading.RLock()  # a thread of the parent may have held it
+    _launcher.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,442 @@
+"""A vector of 64 bytes as a numba type, and the operations on it that kernels need.
+
+Numba leaves vectorising to LLVM, which gives up on a maximum, on a sum that must keep its order, and
+on arrays that may overlap (``out=x``). Explicit vectors need none of its consent: one lane count at
+every instruction set, so one order of summation, and code for 128, 256 or 512 bits from the same
+source. LLVM fuses ``fma`` where the CPU can, and contracts nothing else.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+BYTES = 64
+
+
+class Vector(types.Type):
+    """As many lanes of a float dtype as fill `BYTES`."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.lanes = BYTES * 8 // dtype.bitwidth
+        super().__init__(f"Vector({dtype} x {self.lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        element = manager.lookup(vector.dtype).get_value_type()
+        super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
+
+
+# Floats that differ by dtype. LN2_HI ends in so many zeros that k * LN2_HI is exact for every k that
+# exp_shifted meets; the low bits of EXP_MAGIC hold the exponent's bias and POWER, 2**POWER being the
+# factor that keeps its results from becoming subnormal. EXP is the minimax polynomial of
+# (exp(r) - 1 - r) / r**2 on |r| <= 0.3467, to 2**-27.9 and 2**-56.2 of exp(r).
+_CONSTANTS = {
+    types.float32: {
+        "LOG2E": 1.4426950408889634,
+        "LN2_HI": 0.693145751953125,
+        "LN2_LO": 1.428606820309417e-06,
+        "ROUND": 1.5 * 2**23,
+        "EXP_MAGIC": 1.5 * 2**23 + 127 + 64,
+        "POWER_INVERSE": 2.0**-64,
+        "ABOVE": 2.0**65,
+        "EXP_LOWEST": -128.0,
+        "NEAR": 256.0,
+        "EXP": (
+            0.001381364301778376,
+            0.008368716575205326,
+            0.041668400168418884,
+            0.1666652113199234,
+            0.4999999403953552,
+        ),
+    },
+    types.float64: {
+        "LOG2E": 1.4426950408889634,
+        "LN2_HI": 6.93147180369123816490e-01,
+        "LN2_LO": 1.90821492927058770002e-10,
+        "ROUND": 1.5 * 2**52,
+        "EXP_MAGIC": 1.5 * 2**52 + 1023 + 512,
+        "POWER_INVERSE": 2.0**-512,
+        "ABOVE": 2.0**513,
+        "EXP_LOWEST": -800.0,
+        "NEAR": 2048.0,
+        "EXP": (
+            2.4998410663488784e-08,
+            2.7630200090730496e-07,
+            2.755759088988101e-06,
+            2.4801493226039816e-05,
+            0.0001984126950231284,
+            0.0013888888943523107,
+            0.008333333333496062,
+            0.04166666666653056,
+            0.1666666666666641,
+            0.5000000000000011,
+        ),
+    },
+}
+_MANTISSA_BITS = {types.float32: 23, types.float64: 52}
+
+
+def _infix(function, instruction):
+    """Let ``function`` of two vectors emit one LLVM instruction."""
+
+    class Template(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+                return signature(args[0], *args)
+            return None
+
+    infer_global(function)(Template)
+
+    @lower_builtin(function, Vector, Vector)
+    def lower(context, builder, sig, args):
+        return getattr(builder, instruction)(*args)
+
+
+_infix(operator.add, "fadd")
+_infix(operator.sub, "fsub")
+_infix(operator.mul, "fmul")
+_infix(operator.truediv, "fdiv")
+
+
+def _constant(vector, value):
+    element = ir.FloatType() if vector.dtype == types.float32 else ir.DoubleType()
+    return ir.Constant(ir.VectorType(element, vector.lanes), [ir.Constant(element, value)] * vector.lanes)
+
+
+def _splat(builder, scalar, lanes):
+    vector = ir.VectorType(scalar.type, lanes)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(one, one, zeros)
+
+
+def _fmuladd(builder, a, b, c):
+    name = f"llvm.fmuladd.v{a.type.count}{'f32' if a.type.element == ir.FloatType() else 'f64'}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+    return builder.call(function, (a, b, c))
+
+
+def _two_sum(builder, a, b):
+    """``a + b`` and its rounding error (Knuth)."""
+    s = builder.fadd(a, b)
+    z = builder.fsub(s, a)
+    return s, builder.fadd(builder.fsub(a, builder.fsub(s, z)), builder.fsub(b, z))
+
+
+def _element(context, builder, array, value, i):
+    data = context.make_array(array)(context, builder, value).data
+    return builder.gep(data, [i])
+
+
+def _masked(builder, vector, operation):
+    """The ``llvm.masked`` function of that name on lanes of ``vector``."""
+    i32, mask = ir.IntType(32), ir.VectorType(ir.IntType(1), vector.count)
+    pointer = vector.as_pointer()
+    kind = "f32" if vector.element == ir.FloatType() else "f64"
+    name = f"llvm.masked.{operation}.v{vector.count}{kind}.p0"
+    of = {
+        "load": ir.FunctionType(vector, [pointer, i32, mask, vector]),
+        "store": ir.FunctionType(ir.VoidType(), [vector, pointer, i32, mask]),
+    }
+    return cgutils.get_or_insert_function(builder.module, of[operation], name)
+
+
+def _first_lanes(builder, live, lanes):
+    i32 = ir.IntType(32)
+    numbers = ir.Constant(ir.VectorType(i32, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, _splat(builder, builder.trunc(live, i32), lanes))
+
+
+@intrinsic
+def lanes(typingctx, like):
+    """The number of lanes of a vector, or of the vectors an array is made of."""
+    count = Vector(like.dtype).lanes
+    return types.intp(like), lambda context, builder, sig, args: context.get_constant(types.intp, count)
+
+
+@intrinsic
+def splat(typingctx, like, value):
+    """A vector of ``like``'s dtype, with ``value`` in each lane."""
+    vector = Vector(like.dtype)
+
+    def codegen(context, builder, sig, args):
+        scalar = context.cast(builder, args[1], value, like.dtype)
+        return _splat(builder, scalar, vector.lanes)
+
+    return vector(like, value), codegen
+
+
+@intrinsic(prefer_literal=True)
+def constant(typingctx, like, name):
+    """The constant of that name for ``like``'s dtype."""
+    vector = Vector(like.dtype)
+    value = _CONSTANTS[like.dtype][name.literal_value]
+    return vector(like, name), lambda context, builder, sig, args: _constant(vector, value)
+
+
+@intrinsic(prefer_literal=True)
+def polynomial(typingctx, r, name):
+    """The polynomial whose coefficients, highest first, are the constant of that name."""
+    first, *others = _CONSTANTS[r.dtype][name.literal_value]
+
+    def codegen(context, builder, sig, args):
+        p = _constant(r, first)
+        for c in others:
+            p = _fmuladd(builder, p, args[0], _constant(r, c))
+        return p
+
+    return r(r, name), codegen
+
+
+@intrinsic
+def load(typingctx, a, i):
+    """The vector at element ``i`` of an array's memory."""
+    vector = Vector(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = _element(context, builder, a, args[0], args[1])
+        to = context.get_value_type(vector).as_pointer()
+        return builder.load(builder.bitcast(pointer, to), align=a.dtype.bitwidth // 8)
+
+    return vector(a, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, a, i, v):
+    """Write a vector at element ``i`` of an array's memory."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _element(context, builder, a, args[0], args[1])
+        to = context.get_value_type(v).as_pointer()
+        builder.store(args[2], builder.bitcast(pointer, to), align=a.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, v), codegen
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typingctx, a, i, write):
+    """Bring the cache line of element ``i`` closer; it may lie beyond the array."""
+
+    def codegen(context, builder, sig, args):
+        i32 = ir.IntType(32)
+        pointer = _element(context, builder, a, *args[:2])
+        of = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0")
+        keep_close, data = i32(3), i32(1)
+        builder.call(function, (pointer, i32(write.literal_value), keep_close, data))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, write), codegen
+
+
+@intrinsic
+def load_some(typingctx, a, i, live, fill):
+    """Like `load` for the first ``live`` lanes; the others are ``fill``'s, and their memory is not read."""
+
+    def codegen(context, builder, sig, args):
+        array, i, live, fill = args
+        pointer = builder.bitcast(_element(context, builder, a, array, i), fill.type.as_pointer())
+        align = ir.IntType(32)(a.dtype.bitwidth // 8)
+        mask = _first_lanes(builder, live, fill.type.count)
+        return builder.call(_masked(builder, fill.type, "load"), (pointer, align, mask, fill))
+
+    return fill(a, types.intp, types.intp, fill), codegen
+
+
+@intrinsic
+def store_some(typingctx, a, i, live, v):
+    """Like `store` for the first ``live`` lanes."""
+
+    def codegen(context, builder, sig, args):
+        array, i, live, value = args
+        pointer = builder.bitcast(_element(context, builder, a, array, i), value.type.as_pointer())
+        align = ir.IntType(32)(a.dtype.bitwidth // 8)
+        mask = _first_lanes(builder, live, value.type.count)
+        builder.call(_masked(builder, value.type, "store"), (value, pointer, align, mask))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, v), codegen
+
+
+@intrinsic
+def load_strided(typingctx, a, i, stride):
+    """The elements ``i``, ``i + stride``, ... of an array's memory, as many as there are lanes."""
+    vector = Vector(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = _element(context, builder, a, args[0], args[1])
+        v = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        for lane in range(vector.lanes):
+            v = builder.insert_element(v, builder.load(pointer), ir.IntType(32)(lane))
+            pointer = builder.gep(pointer, [args[2]])
+        return v
+
+    return vector(a, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_strided(typingctx, a, i, stride, v):
+    """Write the lanes to elements ``i``, ``i + stride``, ... of an array's memory."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _element(context, builder, a, args[0], args[1])
+        for lane in range(v.lanes):
+            builder.store(builder.extract_element(args[3], ir.IntType(32)(lane)), pointer)
+            pointer = builder.gep(pointer, [args[2]])
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, v), codegen
+
+
+@intrinsic
+def load_element(typingctx, a, i):
+    """Element ``i`` of an array's memory."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(_element(context, builder, a, *args))
+
+    return a.dtype(a, types.intp), codegen
+
+
+@intrinsic
+def store_element(typingctx, a, i, value):
+    """Write element ``i`` of an array's memory."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _element(context, builder, a, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, a.dtype), codegen
+
+
+@intrinsic
+def lane(typingctx, v, i):
+    """One lane as a scalar."""
+    return v.dtype(v, types.intp), lambda context, builder, sig, args: builder.extract_element(*args)
+
+
+@intrinsic
+def with_lane(typingctx, v, i, value):
+    """``v`` with another value in one lane."""
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(args[0], context.cast(builder, args[2], value, v.dtype), args[1])
+
+    return v(v, types.intp, value), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """``a * b + c``, rounded once where the CPU can."""
+    return a(a, a, a), lambda context, builder, sig, args: _fmuladd(builder, *args)
+
+
+@intrinsic
+def larger(typingctx, a, b):
+    """The larger of both; ``b`` if either is NaN."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def where_equal(typingctx, a, b, yes, no):
+    """``yes`` in the lanes where ``a == b``, else ``no``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered("==", *args[:2]), *args[2:])
+
+    return a(a, a, a, a), codegen
+
+
+@intrinsic
+def where_greater(typingctx, a, b, yes, no):
+    """``yes`` in the lanes where ``a > b``, else ``no``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered(">", *args[:2]), *args[2:])
+
+    return a(a, a, a, a), codegen
+
+
+@intrinsic
+def differ(typingctx, a, b):
+    """Whether any lane differs; NaN differs from everything."""
+
+    def codegen(context, builder, sig, args):
+        unequal = builder.fcmp_unordered("!=", *args)
+        bits = ir.IntType(a.lanes)
+        return builder.icmp_unsigned("!=", builder.bitcast(unequal, bits), bits(0))
+
+    return types.boolean(a, a), codegen
+
+
+@intrinsic
+def low_bits_as_exponent(typingctx, t):
+    """The float whose exponent field is the low bits of ``t``'s mantissa: one shift makes 2**k."""
+    integers = ir.VectorType(ir.IntType(t.dtype.bitwidth), t.lanes)
+
+    def codegen(context, builder, sig, args):
+        bits = builder.bitcast(args[0], integers)
+        shift = ir.Constant(integers, [_MANTISSA_BITS[t.dtype]] * t.lanes)
+        return builder.bitcast(builder.shl(bits, shift), args[0].type)
+
+    return t(t), codegen
+
+
+def _swapped(builder, v, distance):
+    order = [lane ^ distance for lane in range(v.type.count)]
+    return builder.shuffle_vector(v, v, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+
+
+def _distances(vector):
+    distance = vector.lanes
+    while distance := distance // 2:
+        yield distance
+
+
+@intrinsic
+def fold_largest(typingctx, v):
+    """The largest lane, in all lanes."""
+
+    def codegen(context, builder, sig, args):
+        (m,) = args
+        for distance in _distances(v):
+            other = _swapped(builder, m, distance)
+            m = builder.select(builder.fcmp_ordered(">", m, other), m, other)
+        return m
+
+    return v(v), codegen
+
+
+@intrinsic
+def fold_sum(typingctx, hi, lo):
+    """The sum of all lanes of ``hi + lo``, in all lanes, as such a pair."""
+
+    def codegen(context, builder, sig, args):
+        s, c = args
+        for distance in _distances(hi):
+            s, error = _two_sum(builder, s, _swapped(builder, s, distance))
+            c = builder.fadd(builder.fadd(c, _swapped(builder, c, distance)), error)
+        return context.make_tuple(builder, sig.return_type, (s, c))
+
+    return types.UniTuple(hi, 2)(hi, lo), codegen
+
+
+@intrinsic
+def two_sum(typingctx, a, b):
+    """``a + b`` and its rounding error."""
+
+    def codegen(context, builder, sig, args):
+        return context.make_tuple(builder, sig.return_type, _two_sum(builder, *args))
+
+    return types.UniTuple(a, 2)(a, b), codegen

@@ -1,0 +1,375 @@
+"""Numba: ``@njit`` kernels on explicit vectors, with ``parallel=True`` twins, cached on disk.
+
+Each function computes its share of the rows, ``part`` of ``parts``; what it is called with otherwise is
+the arguments of ``python.py``. The parts of a pass: copy a task into scratch, reduce, write the result.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+
+from fastsoftmax.backends._numba_jit import Kernel, inlined
+from fastsoftmax.backends._numba_rows import (
+    SHORT,
+    aligned,
+    coarse,
+    exp_shifted,
+    fetch,
+    folded,
+    get,
+    log_sum_of_row,
+    log_sums,
+    look_ahead,
+    others,
+    plus,
+    plus_smaller,
+    put,
+    reciprocal,
+    row_at,
+    rows_in,
+    scratch,
+    set_vector,
+    share,
+    sums_of_row,
+    task,
+    total,
+    vector,
+    whole_row,
+)
+from fastsoftmax.backends._numba_vectors import (
+    constant,
+    differ,
+    fma,
+    fold_largest,
+    lane,
+    lanes,
+    larger,
+    splat,
+    where_equal,
+    where_greater,
+    with_lane,
+)
+
+
+def _in(dtype, ndim=3):
+    return types.Array(dtype, ndim, "A", readonly=True)
+
+
+def _out(dtype, ndim=3):
+    return types.Array(dtype, ndim, "A")
+
+
+def _regime(dtype, canonical):
+    """How rows of this shape lie in vectors: along them, or one a lane."""
+    _, n, inner = canonical
+    return "rows" if inner == 1 and n > SHORT else "lanes"
+
+
+def _kernel(*signature, **attributes):
+    """A `Kernel` of the function below, with the types of its arguments for a dtype."""
+    return lambda function: Kernel(function, signature, **{"regime": _regime, **attributes})
+
+
+@_kernel(_in, _out)
+def softmax(x, out, part, parts):
+    tile = scratch(x)
+    for k in share(x, part, parts):
+        t = task(x, k)
+        shift = coarse(fetch(tile, x, t, splat(x, -np.inf)))
+        above = constant(x, "ABOVE")
+        hi, lo = above, splat(x, 0)
+        for j in range(t.vectors):
+            e = exp_shifted(vector(tile, j), shift)
+            set_vector(tile, j, e)
+            hi, lo = plus_smaller(hi, lo, e)
+            look_ahead(x, out, t, j)
+        hi, lo = plus(hi, lo, splat(x, 0) - above)
+        inverse, correction = reciprocal(*folded(t, hi, lo))
+        for j in range(t.vectors):
+            e = vector(tile, j)
+            put(out, t, j, fma(e, inverse, e * correction))
+
+
+@_kernel(_in, _out)
+def log_softmax(x, out, part, parts):
+    tile = scratch(x)
+    for k in share(x, part, parts):
+        t = task(x, k)
+        m = fetch(tile, x, t, splat(x, -np.inf))
+        # log y_j = (x_j - max) - log(1 + rest)
+        log_sum = log_sums(t, others(tile, x, out, t, m, False))
+        for j in range(t.vectors):
+            put(out, t, j, (vector(tile, j) - m) - log_sum)
+
+
+@_kernel(_in, lambda dtype: _out(dtype, 2))
+def logsumexp(x, out, part, parts):
+    tile = scratch(x)
+    for k in share(x, part, parts):
+        t = task(x, k)
+        m = fetch(tile, x, t, splat(x, -np.inf))
+        s = others(tile, x, None, t, m, False)
+        for r in range(rows_in(t)):
+            row_max = np.float64(lane(m, r))
+            # The sum without the infinities is NaN if the row holds one.
+            out[row_at(x, k, r)] = row_max + (lane(s.hi, r) if math.isinf(row_max) else log_sum_of_row(s, r))
+
+
+@_kernel(_in, _in, _out)
+def softmax_vjp(y, g, out, part, parts):
+    y_tile, g_tile = scratch(y), scratch(y)
+    for k in share(y, part, parts):
+        t = task(y, k)
+        zero = splat(y, 0)
+        y_max = fetch(y_tile, y, t, zero)
+        fetch(g_tile, g, t, _some_entry(g, t))
+        # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
+        # of a saturated row, and makes a constant cotangent give exactly 0.
+        c = _centre(y_tile, y_max, g_tile, t)
+        dot = _centred_dot(y_tile, g_tile, y, g, out, t, c)
+        finite = where_equal(dot - dot, zero, c, zero)
+        if differ(finite, c):
+            c = finite
+            dot = _centred_dot(y_tile, g_tile, y, g, out, t, c)
+        for j in range(t.vectors):
+            put(out, t, j, vector(y_tile, j) * ((vector(g_tile, j) - c) - dot))
+
+
+@_kernel(_in, _in, _out)
+def log_softmax_vjp(logy, g, out, part, parts):
+    tile, g_tile = scratch(logy), scratch(logy)
+    for k in share(logy, part, parts):
+        t = task(logy, k)
+        fetch(tile, logy, t, splat(logy, -np.inf))
+        fetch(g_tile, g, t, splat(g, 0))
+        # dx_i = g_i - exp(logy_i) * sum_j g_j
+        hi = lo = splat(g, 0)
+        for j in range(t.vectors):
+            hi, lo = plus(hi, lo, vector(g_tile, j))
+            look_ahead(logy, out, t, j)
+            look_ahead(g, None, t, j)
+        sum_g = total(t, hi, lo)
+        for j in range(t.vectors):
+            e = _exp(vector(tile, j))
+            put(out, t, j, vector(g_tile, j) - e * sum_g)
+
+
+@_kernel(_in, _in, _out)
+def log_softmax_jvp(logy, t, out, part, parts):
+    tile, t_tile = scratch(logy), scratch(logy)
+    for k in share(logy, part, parts):
+        these = task(logy, k)
+        fetch(tile, logy, these, splat(logy, -np.inf))
+        fetch(t_tile, t, these, splat(t, 0))
+        # d(log y)_i = t_i - sum_j exp(logy_j) * t_j
+        hi = lo = splat(t, 0)
+        for j in range(these.vectors):
+            hi, lo = plus(hi, lo, _exp(vector(tile, j)) * vector(t_tile, j))
+            look_ahead(logy, out, these, j)
+            look_ahead(t, None, these, j)
+        dot = total(these, hi, lo)
+        for j in range(these.vectors):
+            put(out, these, j, vector(t_tile, j) - dot)
+
+
+# The work is n times the elements': 64K elements of a row of 1000 are 64M entries, some 50 ms.
+@_kernel(_in, _out, block_elements=64 * 1024, elements_per_thread=8 * 1024, regime=lambda *_: "rows")
+def softmax_jacobian(y, out, part, parts):
+    outer, n, _ = y.shape
+    tile = aligned(y, n + lanes(y))
+    for o in range(outer * part // parts, outer * (part + 1) // parts):
+        t = whole_row(y, o)
+        fetch(tile, y, t, splat(y, 0))
+        small = _sum_but_dominant(tile, t)
+        # J_ij = y_i * ((i == j) - y_j)
+        for i in range(n):
+            block_row, minus = whole_row(y, o * n + i), splat(y, -tile[i])
+            for j in range(t.vectors):
+                put(out, block_row, j, minus * vector(tile, j))
+            out[o, i, i] = tile[i] * (small if tile[i] > 0.5 else 1 - tile[i])
+
+
+class _Weighted(Kernel):
+    """A kernel whose ``weight`` may be None."""
+
+    def __call__(self, x, labels, weight, *others):
+        super().__call__(x, labels, _or_ones(weight, x), *others)
+
+    def _run_parallel(self, x, labels, weight, *others, num_threads):
+        super()._run_parallel(x, labels, _or_ones(weight, x), *others, num_threads=num_threads)
+
+
+def _or_ones(weight, x):
+    return np.ones(x.shape[1], x.dtype) if weight is None else weight
+
+
+_TARGETS = (
+    _in,
+    lambda dtype: _in(types.intp, 2),
+    lambda dtype: _in(dtype, 1),
+    lambda dtype: types.float64,
+)
+
+
+def _weighted_kernel(*results):
+    return lambda function: _Weighted(function, (*_TARGETS, *results), regime=_regime)
+
+
+@_weighted_kernel(lambda dtype: _out(dtype, 2))
+def cross_entropy(x, labels, weight, smoothing, loss, part, parts):
+    tile = scratch(x)
+    everywhere, whole = _everywhere(x, weight, smoothing)
+    for k in share(x, part, parts):
+        t = task(x, k)
+        m = fetch(tile, x, t, splat(x, -np.inf))
+        s = others(tile, x, None, t, m, False)
+        spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
+        for r in range(rows_in(t)):
+            row = row_at(x, k, r)
+            at_label = (1 - smoothing) * weight[labels[row]]
+            log_sum = log_sum_of_row(s, r)
+            # -log y_j = (max - x_j) + log(1 + rest)
+            nll = (np.float64(lane(m, r)) - tile[_entry(t, x, labels[row], r)]) + log_sum
+            row_loss = at_label * nll
+            if smoothing:
+                row_loss += np.float64(lane(spread, r)) + whole * log_sum
+            loss[row] = row_loss if labels[row] >= 0 else 0.0
+
+
+@_weighted_kernel(lambda dtype: types.float64, lambda dtype: _out(dtype, 2), _out)
+def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part, parts):
+    tile = scratch(x)
+    at_labels = np.empty(lanes(x), np.float64)
+    everywhere, whole = _everywhere(x, weight, smoothing)
+    for k in share(x, part, parts):
+        t = task(x, k)
+        m = fetch(tile, x, t, splat(x, -np.inf))
+        for r in range(rows_in(t)):
+            at_labels[r] = tile[_entry(t, x, labels[row_at(x, k, r)], r)]
+        s = others(tile, x, out, t, m, True)
+        spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
+        factor = correction = keep = splat(x, 0)
+        for r in range(rows_in(t)):
+            row = row_at(x, k, r)
+            if labels[row] < 0:
+                loss[row] = 0.0
+                continue
+            at_label = (1 - smoothing) * weight[labels[row]]
+            row_max, at = np.float64(lane(m, r)), at_labels[r]
+            log_sum = log_sum_of_row(s, r)
+            nll = (row_max - at) + log_sum
+            row_loss = at_label * nll
+            if smoothing:
+                row_loss += np.float64(lane(spread, r)) + whole * log_sum
+            loss[row] = row_loss
+            _, rest, sum_e = sums_of_row(s, r)
+            y = tile[_entry(t, x, labels[row], r)] / sum_e
+            one_minus = rest / sum_e if at == row_max else 1 - y
+            # d loss / d x_j = y_j * (at_label + whole) - everywhere_j - (j == label) * at_label
+            at_labels[r] = ((whole * y - everywhere[labels[row]]) - at_label * one_minus) * scale
+            f = (at_label + whole) * scale / sum_e
+            factor = with_lane(factor, r, f)
+            correction = with_lane(correction, r, f - np.float64(lane(factor, r)))
+            keep = with_lane(keep, r, 1.0)
+        if t.folds:
+            factor, correction = splat(x, lane(factor, 0)), splat(x, lane(correction, 0))
+            keep = splat(x, lane(keep, 0))
+        zero, scales = splat(x, 0), splat(x, -scale)
+        for j in range(t.vectors):
+            e = vector(tile, j)
+            y = fma(e, factor, e * correction)
+            put(out, t, j, where_greater(keep, zero, fma(scales, _weights(everywhere, t, j), y), zero))
+        for r in range(rows_in(t)):
+            o, i = row_at(x, k, r)
+            if labels[o, i] >= 0:
+                out[o, labels[o, i], i] = at_labels[r]
+
+
+@inlined
+def _centre(y_tile, y_max, g_tile, t):
+    """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g."""
+    zero, half = splat(y_tile, 0), splat(y_tile, 0.5)
+    dominant = zero
+    smallest = largest = vector(g_tile, 0)
+    for j in range(t.vectors):
+        y, g = vector(y_tile, j), vector(g_tile, j)
+        dominant = where_greater(y, half, g, dominant)
+        largest = larger(g, largest)
+        smallest = where_greater(smallest, g, g, smallest)
+    if t.folds:
+        dominant, _ = folded(t, dominant, zero)
+        largest = fold_largest(largest)
+        smallest = zero - fold_largest(zero - smallest)
+    nearest = where_greater(zero, largest, largest, larger(smallest, zero))
+    return where_greater(y_max, half, dominant, nearest)
+
+
+@inlined
+def _some_entry(g, t):
+    """A finite value that leaves the extremes of a row as they are."""
+    g_first, zero = splat(g, lane(get(g, t, 0, splat(g, 0)), 0)), splat(g, 0)
+    return where_equal(g_first - g_first, zero, g_first, zero)
+
+
+@inlined
+def _centred_dot(y_tile, g_tile, y, g, out, t, c):
+    hi = lo = splat(y_tile, 0)
+    for j in range(t.vectors):
+        hi, lo = plus(hi, lo, vector(y_tile, j) * (vector(g_tile, j) - c))
+        look_ahead(y, out, t, j)
+        look_ahead(g, None, t, j)
+    return total(t, hi, lo)
+
+
+@inlined
+def _exp(logy):
+    """``exp(logy)`` of a log-softmax, which is not positive."""
+    return exp_shifted(logy, splat(logy, 0)) * constant(logy, "POWER_INVERSE")
+
+
+@inlined
+def _sum_but_dominant(tile, t):
+    zero = splat(tile, 0)
+    hi = lo = zero
+    for j in range(t.vectors):
+        y = vector(tile, j)
+        hi, lo = plus(hi, lo, where_greater(y, splat(tile, 0.5), zero, y))
+    return lane(total(t, hi, lo), 0)
+
+
+@inlined
+def _everywhere(x, weight, smoothing):
+    """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
+    n = x.shape[1]
+    everywhere = np.zeros(n + lanes(x), x.dtype)
+    whole = error = 0.0
+    if smoothing:
+        for j in range(n):
+            term = smoothing / n * np.float64(weight[j])
+            everywhere[j] = term
+            s = whole + term
+            error += (whole - s) + term if whole > term else (term - s) + whole
+            whole = s
+    return everywhere, whole + error
+
+
+@inlined
+def _weights(everywhere, t, j):
+    return vector(everywhere, j) if t.folds else splat(everywhere, everywhere[j])
+
+
+@inlined
+def _spread(x, t, m, everywhere):
+    """``sum_j everywhere[j] * (max - x_j)`` of each row."""
+    hi = lo = splat(x, 0)
+    for j in range(t.vectors):
+        hi, lo = plus(hi, lo, _weights(everywhere, t, j) * (m - get(x, t, j, m)))
+    return total(t, hi, lo)
+
+
+@inlined
+def _entry(t, x, label, r):
+    """Where scratch holds entry ``label`` of the row in lane ``r``; an ignored label's place is entry 0's."""
+    j = max(label, 0)
+    return j if t.folds else j * lanes(x) + r
