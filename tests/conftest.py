@@ -1,0 +1,52 @@
+"""Fixtures: one `backend` for all tests, and a registry that each test finds as it was."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fastsoftmax import _threads, backend_status, registry, set_backend, set_num_threads
+
+ASKED_FOR = [name for name in os.environ.get("FASTSOFTMAX_TEST_BACKENDS", "").split(",") if name]
+"""Names that must be there: with this set, tests run on these alone, and a missing one fails."""
+
+BACKENDS = tuple(ASKED_FOR or backend_status())
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """The name of each backend of the registry in turn."""
+    status = backend_status().get(request.param, "not in the registry")
+    if status != "available":
+        report = pytest.fail if request.param in ASKED_FOR else pytest.skip
+        report(f"backend {request.param}: {status}")
+    return request.param
+
+
+@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
+def dtype(request):
+    """The dtypes that kernels compute in."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was():
+    """Whatever a test or doctest sets or registers is gone after it."""
+    backends, kernels = dict(registry._backends), dict(registry._kernels)
+    yield
+    registry._backends.clear()
+    registry._backends.update(backends)
+    registry._kernels.clear()
+    registry._kernels.update(kernels)
+    set_num_threads(None)
+    set_backend(None)
+
+
+@pytest.fixture
+def every_row_a_block(monkeypatch):
+    """As many threads as are allowed, however small the arrays."""
+
+    def count_for(kernel, canonical, limit):
+        return max(1, min(limit, _threads._rows(canonical)))
+
+    monkeypatch.setattr(_threads, "count_for", count_for)

@@ -1,0 +1,282 @@
+"""What the right answers are, by three means that share no code with the library.
+
+* autograd, from textbook compositions of `autograd.numpy`: every op, float64;
+* mpmath, with hundreds of digits, as a `Exact` value and a remainder: for claims in ULP;
+* NumPy's longdouble: for many cases quickly.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import autograd.numpy as anp
+import mpmath
+import numpy as np
+from autograd import jacobian, make_vjp
+from autograd.differential_operators import make_jvp
+from autograd.tracer import getval
+
+from tests.inputs import rng
+
+OPS = (
+    "softmax",
+    "log_softmax",
+    "logsumexp",
+    "softmax_vjp",
+    "softmax_jvp",
+    "log_softmax_vjp",
+    "log_softmax_jvp",
+    "softmax_jacobian",
+    "cross_entropy",
+    "cross_entropy_with_grad",
+)
+"""The public operations."""
+
+TAKE_OUT = tuple(op for op in OPS if op != "cross_entropy")
+PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {
+    "log_softmax_vjp": "log_softmax",
+    "log_softmax_jvp": "log_softmax",
+}
+"""Products with a Jacobian, and the forward op whose output they take."""
+
+
+# ---- autograd ----------------------------------------------------------------------------------
+
+
+def softmax(x, axis=-1):
+    e = anp.exp(x - _shift(x, axis))
+    return e / anp.sum(e, axis=axis, keepdims=True)
+
+
+def log_softmax(x, axis=-1):
+    d = x - _shift(x, axis)
+    return d - anp.log(anp.sum(anp.exp(d), axis=axis, keepdims=True))
+
+
+def logsumexp(x, axis=-1):
+    shift = _shift(x, axis)
+    total = anp.sum(anp.exp(x - shift), axis=axis, keepdims=True)
+    return anp.sum(shift + anp.log(total), axis=axis)
+
+
+def _shift(x, axis):
+    return np.max(getval(x), axis=axis, keepdims=True)
+
+
+def cross_entropy(x, labels, *, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"):
+    """The definition that PyTorch documents, for x (m, n): weights, smoothing, ignored rows, reductions."""
+    m, n = x.shape
+    weight = np.ones(n) if weight is None else np.asarray(weight, float)
+    taking_part = np.ones(m, bool) if ignore_index is None else labels != ignore_index
+    label = np.where(taking_part, labels, 0)
+    logp = log_softmax(x)
+    at_label = -logp[np.arange(m), label] * weight[label]
+    everywhere = anp.sum(-logp * weight, axis=1) / n if label_smoothing else 0.0
+    loss = ((1 - label_smoothing) * at_label + label_smoothing * everywhere) * taking_part
+    if reduction == "none":
+        return loss
+    total = anp.sum(loss)
+    return total / np.sum(weight[label] * taking_part) if reduction == "mean" else total
+
+
+def autograd_answer(op, x, axis=-1, extra=()):
+    """The results of a public op as a tuple of float64 arrays, from logits ``x`` and its other inputs."""
+    x = np.asarray(x, np.float64)
+    extra = tuple(np.asarray(a, np.float64) if np.asarray(a).dtype.kind == "f" else a for a in extra)
+    if op in PRODUCTS:
+        product = make_vjp if op.endswith("vjp") else make_jvp
+        return (_product(product, partial(_FORWARD[PRODUCTS[op]], axis=axis), x, *extra),)
+    if op == "softmax_jacobian":
+        return (_blocks(x, axis),)
+    if op.startswith("cross_entropy"):
+        loss = partial(cross_entropy, labels=extra[0])
+        pull_back, value = make_vjp(loss)(x)
+        return (value,) if op == "cross_entropy" else (value, pull_back(1.0))
+    return (_FORWARD[op](x, axis),)
+
+
+_FORWARD = {"softmax": softmax, "log_softmax": log_softmax, "logsumexp": logsumexp}
+
+
+def _product(make, f, x, v):
+    if make is make_vjp:
+        return make_vjp(f)(x)[0](v)
+    return make_jvp(f)(x)(v)[1]
+
+
+def _blocks(x, axis):
+    """Each row's own Jacobian, with ``axis`` last, as the batched layout has it."""
+    kept, rows, n = rows_of(x, axis)
+    return np.array([jacobian(softmax)(row) for row in rows]).reshape(*kept, n, n)
+
+
+def rows_of(x, axis):
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = sorted(a % x.ndim for a in axes)
+    others = [a for a in range(x.ndim) if a not in axes]
+    kept = [x.shape[a] for a in others]
+    rows = x.transpose(*others, *axes).reshape(int(np.prod(kept)), -1)
+    return kept, rows, rows.shape[1]
+
+
+# ---- arguments ---------------------------------------------------------------------------------
+
+
+def extra_inputs(op, x, axis=-1, seed=0):
+    """What a public op takes beside ``x`` or its forward output: a random vector, or labels."""
+    x = np.asarray(x)
+    if op in PRODUCTS:
+        return (rng(seed).normal(size=x.shape).astype(x.dtype),)
+    if op.startswith("cross_entropy"):
+        kept, _, n = rows_of(x, axis)
+        return (rng(seed).integers(0, n, kept),)
+    return ()
+
+
+def arguments(op, x, axis=-1, extra=None):
+    """The positional arguments of a public op at logits ``x``: derivatives get the forward output."""
+    x = np.asarray(x)
+    extra = extra_inputs(op, x, axis) if extra is None else extra
+    if op in PRODUCTS or op == "softmax_jacobian":
+        with np.errstate(over="ignore"):  # a logarithm beyond the dtype's range is -inf
+            x = longdouble_forward(PRODUCTS.get(op, "softmax"), x, axis).astype(x.dtype)
+    return (x, *extra)
+
+
+# ---- longdouble --------------------------------------------------------------------------------
+
+
+def longdouble_forward(op, x, axis=-1):
+    """softmax, log_softmax or logsumexp, special values as agreed, in longdouble."""
+    x = np.asarray(x, np.longdouble)
+    with np.errstate(all="ignore"):
+        m = x.max(axis=axis, keepdims=True, initial=-np.inf)
+        m = np.where(np.isfinite(m), m, np.nan)
+        if op == "logsumexp":
+            return _longdouble_logsumexp(x, m, axis)
+        e = np.exp(x - m)
+        if op == "softmax":
+            return e / e.sum(axis=axis, keepdims=True)
+        return (x - m) - np.log1p(_rest(x, m, e, axis))
+
+
+def _rest(x, m, e, axis):
+    """The sum of all but one maximum."""
+    largest = x == m
+    others = np.where(largest, 0, e).sum(axis=axis, keepdims=True)
+    return others + np.maximum(largest.sum(axis=axis, keepdims=True) - 1, 0)
+
+
+def _longdouble_logsumexp(x, m, axis):
+    finite = m + np.log1p(_rest(x, m, np.exp(x - m), axis))
+    beyond = x.max(axis=axis, keepdims=True, initial=-np.inf)  # NaN or an infinity
+    return np.where(np.isfinite(m), finite, beyond).squeeze(axis)
+
+
+# ---- mpmath ------------------------------------------------------------------------------------
+
+_forward_digits, _product_digits = mpmath.mp.clone(), mpmath.mp.clone()
+_forward_digits.dps = 60  # sums of positive terms: nothing cancels
+_product_digits.dps = 850  # in a saturated row 700 digits may cancel; 50 gave wrong references
+
+
+class Exact(NamedTuple):
+    """Exact values as the nearest float64 and what is left."""
+
+    high: np.ndarray
+    low: np.ndarray
+
+    def ulps(self, actual):
+        """The largest distance of ``actual``, in units in the last place of the exact values."""
+        with np.errstate(all="ignore"):
+            ulp = np.spacing(np.abs(self.high).astype(actual.dtype)).astype(np.float64)
+            distance = np.abs((actual.astype(np.float64) - self.high) - self.low) / ulp
+            rounded = self.high.astype(actual.dtype)
+        distance = np.where((actual == rounded) & ~np.isfinite(rounded), 0.0, distance)
+        return float(np.max(np.where(np.isnan(distance), np.inf, distance), initial=0.0))
+
+    @classmethod
+    def of(cls, rows):
+        """From a nested list of mpmath numbers."""
+        flat, shape = _flatten(rows)
+        high = [float(v) for v in flat]
+        low = [float(v - h) if np.isfinite(h) else 0.0 for v, h in zip(flat, high, strict=True)]
+        return cls(np.array(high).reshape(shape), np.array(low).reshape(shape))
+
+
+def _flatten(rows):
+    shape = []
+    level = rows
+    while isinstance(level, list):
+        shape.append(len(level))
+        level = level[0]
+    for _ in shape[1:]:
+        rows = [v for row in rows for v in row]
+    return rows, shape
+
+
+def exact_forward(op, x):
+    """softmax, log_softmax, logsumexp, softmax_jacobian of finite logits (rows, n), or with some -inf."""
+    return Exact.of([_exact_row(op, row) for row in np.asarray(x, np.float64).tolist()])
+
+
+def exact_cross_entropy(x, labels):
+    """Each row's loss, and its gradient."""
+    losses, gradients = [], []
+    for row, label in zip(np.asarray(x, np.float64).tolist(), labels, strict=True):
+        losses.append(-_exact_row("log_softmax", row)[label])
+        y = _exact_row("softmax", row)
+        y[label] = -_one_minus(row, label)
+        gradients.append(y)
+    return Exact.of(losses), Exact.of(gradients)
+
+
+def _exact_row(op, row, mp=_forward_digits):
+    k = row.index(max(row))
+    shifted = [mp.mpf(a) - row[k] for a in row]
+    e = [mp.exp(d) for d in shifted]
+    rest = mp.fsum(e[:k] + e[k + 1 :])
+    if op == "softmax":
+        return [a / (1 + rest) for a in e]
+    if op == "log_softmax":
+        return [d - mp.log1p(rest) for d in shifted]
+    if op == "logsumexp":
+        return row[k] + mp.log1p(rest)
+    y = [a / (1 + rest) for a in e]
+    return [[a * _one_minus(row, i) if i == j else -a * b for j, b in enumerate(y)] for i, a in enumerate(y)]
+
+
+def _one_minus(row, i, mp=_forward_digits):
+    """``1 - y_i`` without cancellation: the others' share."""
+    e = [mp.exp(mp.mpf(a) - max(row)) for a in row]
+    return mp.fsum(e[:i] + e[i + 1 :]) / mp.fsum(e)
+
+
+def exact_softmax_product(x, v):
+    """The VJP and JVP of softmax at logits ``x`` (rows, n), as the textbook has it."""
+    rows = []
+    for row, v_row in zip(
+        np.asarray(x, np.float64).tolist(), np.asarray(v, np.float64).tolist(), strict=True
+    ):
+        y = _exact_row("softmax", row, _product_digits)
+        dot = _product_digits.fsum(a * b for a, b in zip(y, v_row, strict=True))
+        rows.append([a * (b - dot) for a, b in zip(y, v_row, strict=True)])
+    return Exact.of(rows)
+
+
+# ---- the sources' measure ----------------------------------------------------------------------
+
+
+def mape(actual, desired):
+    """Mean absolute percentage error, ``mean(abs(a - b) / abs(b)) * 100``; where b is 0, so must a be.
+
+    Examples
+    --------
+    >>> round(mape([1.01, 0.0], [1.0, 0.0]), 6)
+    0.5
+    >>> mape([1.0, 1e-300], [1.0, 0.0])
+    inf
+    """
+    a, b = np.asarray(actual, np.float64), np.asarray(desired, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(a == b, 0.0, np.abs(a - b) / np.abs(b))
+    return float(error.mean() * 100)

@@ -1,0 +1,179 @@
+"""Promise: cross-entropy is PyTorch's: weights, ignored labels, smoothing and reductions."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from tests import checks, inputs, oracle
+
+OPTIONS = [
+    {"weight": weight, "ignore_index": ignored, "label_smoothing": smoothing, "reduction": reduction}
+    for weight, ignored, smoothing, reduction in product(
+        [None, "given"], [None, 2], [0.0, 0.1, 1.0], ["mean", "sum", "none"]
+    )
+]
+
+
+def _ids(options):
+    return "-".join(str(v) for v in options.values())
+
+
+def _given(options, dtype, n):
+    weight = options["weight"] and inputs.rng(9).uniform(0.1, 3, n).astype(dtype)
+    return options | {"weight": weight}
+
+
+def torch_formula(x, labels, *, weight, ignore_index, label_smoothing, reduction):
+    """torch.nn.CrossEntropyLoss's documented formulas (PyTorch 2.x), one row at a time in longdouble.
+
+    The gradient is theirs by hand: each row's loss is ``sum_c q_c * -log p_c``, so that
+    ``d loss / d x = p * sum(q) - q``.
+    """
+    m, n = x.shape
+    w = np.ones(n, np.longdouble) if weight is None else np.asarray(weight, np.longdouble)
+    loss, dx = np.zeros(m, np.longdouble), np.zeros((m, n), np.longdouble)
+    divisor = np.longdouble(0)
+    for i, label in enumerate(labels):
+        if label == ignore_index:
+            continue
+        q = label_smoothing / np.longdouble(n) * w
+        q[label] += (1 - np.longdouble(label_smoothing)) * w[label]
+        loss[i] = -(q * oracle.longdouble_forward("log_softmax", x[i])).sum()
+        dx[i] = oracle.longdouble_forward("softmax", x[i]) * q.sum() - q
+        divisor += w[label]
+    if reduction == "none":
+        return loss, dx
+    return (loss.sum() / divisor, dx / divisor) if reduction == "mean" else (loss.sum(), dx)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=_ids)
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_formulas(options, n, backend, dtype):
+    x = inputs.width(n, dtype, rows=21)
+    labels = inputs.rng(1).integers(0, n, 21)
+    options = _given(options, dtype, n)
+    loss, dx = checks.call("cross_entropy_with_grad", x, labels, backend=backend, **options)
+    alone = fs.cross_entropy(x, labels, backend=backend, **options)
+    expected_loss, expected_dx = torch_formula(x, labels, **options)
+    checks.assert_close(loss, expected_loss, dtype)
+    checks.assert_close(alone, expected_loss, dtype)
+    checks.assert_close(dx, expected_dx, dtype, scale=3)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=_ids)
+def test_torch_itself(options, backend):
+    torch = pytest.importorskip("torch")
+    x, labels = inputs.sources_100x5(np.float64), inputs.rng(1).integers(0, 5, 100)
+    options = _given(options, np.float64, 5)
+    theirs = {k: v for k, v in options.items() if v is not None}
+    if "weight" in theirs:
+        theirs["weight"] = torch.from_numpy(theirs["weight"])
+    z = torch.from_numpy(x.copy()).requires_grad_()
+    expected = torch.nn.functional.cross_entropy(z, torch.from_numpy(labels), **theirs)
+    expected.sum().backward()
+    loss, dx = checks.call("cross_entropy_with_grad", x, labels, backend=backend, **options)
+    checks.assert_close(loss, expected.detach().numpy(), np.float64, scale=10)
+    checks.assert_close(dx, z.grad.numpy(), np.float64, scale=3)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [(s, a) for s, a in inputs.SHAPES], ids=str)
+def test_axes(shape, axis, backend, dtype):
+    """The classes are along ``axis``, which labels lack."""
+    x = inputs.rng().normal(size=shape).astype(dtype)
+    (labels,) = oracle.extra_inputs("cross_entropy", x, axis)
+    loss, dx = checks.call("cross_entropy_with_grad", x, labels, axis, backend=backend, reduction="none")
+    rows, labels_flat = _as_rows(x, axis), labels.reshape(-1)
+    options = {"weight": None, "ignore_index": None, "label_smoothing": 0.0, "reduction": "none"}
+    expected_loss, expected_dx = torch_formula(rows, labels_flat, **options)
+    checks.assert_close(loss, expected_loss.reshape(labels.shape), dtype)
+    checks.assert_close(_as_rows(dx, axis), expected_dx, dtype)
+
+
+def _as_rows(x, axis):
+    return oracle.rows_of(x, axis)[1]
+
+
+def test_mean_is_of_the_rows(backend, dtype):
+    checks.check_mean(inputs.sources_100x5(dtype), backend)
+
+
+@pytest.mark.parametrize("op", ["cross_entropy", "cross_entropy_with_grad"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_is_a_scalar_of_the_dtype(op, reduction, backend, dtype):
+    loss = checks.as_tuple(
+        getattr(fs, op)(np.zeros((3, 4), dtype), [0, 1, 2], reduction=reduction, backend=backend)
+    )[0]
+    assert np.ndim(loss) == 0
+    checks.assert_close(loss, np.log(4) * (3 if reduction == "sum" else 1), dtype)
+
+
+@pytest.mark.parametrize("name", inputs.FAMILIES)
+def test_gradient_is_softmax_minus_onehot(name, backend, dtype):
+    x = inputs.FAMILIES[name](dtype)
+    (labels,) = oracle.extra_inputs("cross_entropy", x)
+    _, dx = checks.call("cross_entropy_with_grad", x, labels, backend=backend, reduction="sum")
+    onehot = np.eye(x.shape[1])[labels]
+    checks.assert_close(dx, oracle.longdouble_forward("softmax", x) - onehot, dtype)
+
+
+def test_gradient_in_place(backend, dtype):
+    """``out=x`` overwrites the logits with the gradient."""
+    x = inputs.sources_1000x5(dtype)
+    (labels,) = oracle.extra_inputs("cross_entropy", x)
+    loss, dx = fs.cross_entropy_with_grad(x, labels, backend=backend)
+    again, same = fs.cross_entropy_with_grad(x, labels, out=x, backend=backend)
+    assert same is x
+    checks.assert_same_bits((again, same), (loss, dx))
+
+
+def test_both_ops_give_the_same_loss(backend, dtype):
+    """To the tolerance; the gradient's kernel may sum in another order."""
+    x = inputs.far_apart(dtype)
+    (labels,) = oracle.extra_inputs("cross_entropy", x)
+    loss, _ = fs.cross_entropy_with_grad(x, labels, backend=backend)
+    checks.assert_close(fs.cross_entropy(x, labels, backend=backend), loss, dtype)
+
+
+def test_mean_of_many_rows_is_summed_in_float64(backend):
+    x = np.zeros((50_000, 3), np.float32)
+    x[:, 0] = 0.1
+    labels = np.zeros(len(x), int)
+    mean = fs.cross_entropy(x, labels, backend=backend)
+    one = fs.cross_entropy(x[:1], labels[:1], backend=backend)
+    assert abs(float(mean) - float(one)) <= np.spacing(one)
+
+
+def test_weight_takes_the_result_type(backend):
+    x = np.zeros((2, 3), np.float32)
+    loss, dx = fs.cross_entropy_with_grad(x, [0, 1], weight=np.array([1.0, 2.0, 3.0]), backend=backend)
+    assert np.asarray(loss).dtype == np.float64
+    assert dx.dtype == np.float64
+    assert fs.cross_entropy(x, [0, 1], weight=np.ones(3, np.float32), backend=backend).dtype == np.float32
+
+
+def test_zero_weight_leaves_a_class_out(backend, dtype):
+    x = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 0.5]], dtype)
+    weight = np.array([0.0, 2.0, 1.0], dtype)
+    loss, dx = checks.call("cross_entropy_with_grad", x, [1, 0], backend=backend, weight=weight)
+    checks.assert_close(loss, fs.cross_entropy(x[:1], [1], backend=backend), dtype)
+    assert (dx[1] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (4,), (3, 1), (1, 3)])
+def test_weight_of_another_shape(shape, backend):
+    with pytest.raises(ValueError, match=r"weight has shape .*expected \(3,\)"):
+        fs.cross_entropy(np.zeros((2, 3)), [0, 1], weight=np.ones(shape), backend=backend)
+
+
+@pytest.mark.parametrize("reduction", ["average", "", None, 0])
+def test_unknown_reduction(reduction, backend):
+    with pytest.raises(ValueError, match=r"unknown reduction .*'mean', 'sum', 'none'"):
+        fs.cross_entropy(np.zeros((2, 3)), [0, 1], reduction=reduction, backend=backend)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan, np.inf])
+def test_smoothing_out_of_range(smoothing, backend):
+    with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1; got"):
+        fs.cross_entropy(np.zeros((2, 3)), [0, 1], label_smoothing=smoothing, backend=backend)

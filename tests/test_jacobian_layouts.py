@@ -1,0 +1,183 @@
+"""Promise: four layouts of one Jacobian, each with the memory it says it takes."""
+
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from tests import checks, inputs, oracle
+
+SHAPES = [
+    ((5,), -1),
+    ((4, 5), -1),
+    ((4, 5), 0),
+    ((2, 3, 4), 1),
+    ((2, 3, 4), (0, 2)),
+    ((2, 3), None),
+    ((1, 1), 0),
+]
+
+
+def _y(shape=(4, 5), axis=-1, dtype=np.float64):
+    (y,) = oracle.arguments("softmax_jacobian", inputs.rng().normal(size=shape).astype(dtype), axis)
+    return y
+
+
+def _whole(blocks):
+    """The (m * n, m * n) matrix with the blocks on its diagonal."""
+    n = blocks.shape[-1]
+    blocks = blocks.reshape(-1, n, n)
+    whole = np.zeros((len(blocks), n, len(blocks), n), blocks.dtype)
+    for p, block in enumerate(blocks):
+        whole[p, :, p] = block
+    return whole.reshape(len(blocks) * n, len(blocks) * n)
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_every_layout_holds_the_batched_blocks(shape, axis, backend, dtype):
+    pytest.importorskip("scipy")
+    y = _y(shape, axis, dtype)
+    (blocks,) = checks.call("softmax_jacobian", y, axis, backend=backend)
+    whole = _whole(blocks)
+    dense = fs.softmax_jacobian(y, axis, layout="dense", backend=backend)
+    assert dense.shape == blocks.shape[:-1] * 2
+    np.testing.assert_array_equal(dense.reshape(whole.shape), whole)
+    sparse = fs.softmax_jacobian(y, axis, layout="sparse", backend=backend)
+    np.testing.assert_array_equal(sparse.toarray(), whole, strict=True)
+    operator = fs.softmax_jacobian(y, axis, layout="operator", backend=backend)
+    assert (operator.shape, operator.dtype) == (whole.shape, dtype)
+    checks.assert_close(operator @ np.eye(len(whole), dtype=dtype), whole, dtype)
+
+
+def test_dense_axes_repeat_the_samples(backend):
+    """(..., n, ..., n): what `autograd.jacobian` gives, for more than one batch axis."""
+    y = _y((2, 3, 4))
+    dense = fs.softmax_jacobian(y, layout="dense", backend=backend)
+    blocks = fs.softmax_jacobian(y, backend=backend)
+    assert dense.shape == (2, 3, 4, 2, 3, 4)
+    np.testing.assert_array_equal(dense[1, 2, :, 1, 2, :], blocks[1, 2])
+    assert not dense[1, 2, :, 0, 2, :].any()
+    assert not dense[1, 2, :, 1, 0, :].any()
+
+
+def test_dense_result_is_an_ordinary_array(backend, dtype):
+    dense = fs.softmax_jacobian(_y(dtype=dtype), layout="dense", backend=backend)
+    assert type(dense) is np.ndarray
+    assert dense.flags.writeable
+    assert dense.flags.c_contiguous
+    assert dense.flags.aligned
+    dense += 1.0
+    assert fs.softmax_jacobian(_y(dtype=dtype), layout="dense", backend=backend).max() < 1
+
+
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+def test_dense_out(order, backend):
+    y = _y()
+    expected = fs.softmax_jacobian(y, layout="dense", backend=backend)
+    out = checks.poisoned((4, 5, 4, 5), np.float64)
+    if order == "F":
+        out = np.asfortranarray(out)
+    if order == "strided":
+        out = checks.poisoned((4, 5, 8, 5), np.float64)[:, :, ::2]
+    assert fs.softmax_jacobian(y, layout="dense", out=out, backend=backend) is out
+    checks.assert_same_bits(out, expected)
+
+
+def test_sparse_shares_the_blocks_memory(backend):
+    sparse = pytest.importorskip("scipy.sparse")
+    y = _y((300, 40))
+    fs.softmax_jacobian(y, backend=backend)
+    tracemalloc.start()
+    try:
+        jacobian = fs.softmax_jacobian(y, layout="sparse", backend=backend, num_threads=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    blocks_bytes = 300 * 40 * 40 * 8
+    assert isinstance(jacobian, sparse.bsr_array)
+    assert jacobian.shape == (12000, 12000)
+    assert jacobian.blocksize == (40, 40)
+    assert jacobian.data.nbytes == blocks_bytes
+    assert peak < 1.5 * blocks_bytes, "the blocks were copied"
+
+
+def test_operator_multiplies_like_the_matrix(backend, dtype):
+    pytest.importorskip("scipy")
+    y = _y((30, 7), dtype=dtype)
+    operator = fs.softmax_jacobian(y, layout="operator", backend=backend)
+    v = inputs.rng(1).normal(size=y.shape).astype(dtype)
+    expected = fs.softmax_vjp(y, v, backend=backend).ravel()
+    checks.assert_same_bits(operator @ v.ravel(), expected)
+    checks.assert_same_bits(operator.T @ v.ravel(), expected)
+    checks.assert_same_bits(operator.H @ v.ravel(), expected)
+    checks.assert_close(operator.rmatvec(v.ravel()), expected, dtype)
+    many = inputs.rng(2).normal(size=(y.size, 3)).astype(dtype)
+    dense = fs.softmax_jacobian(y, layout="sparse", backend=backend).toarray()
+    checks.assert_close(operator @ many, dense.astype(np.float64) @ many, dtype, scale=4)
+
+
+def test_operator_takes_little_memory(backend):
+    """O(m n), where the batched blocks would take 400 MB."""
+    pytest.importorskip("scipy")
+    y = np.full((50, 1000), 1e-3)
+    fs.softmax_jacobian(y[:1], layout="operator", backend=backend)
+    tracemalloc.start()
+    try:
+        operator = fs.softmax_jacobian(y, layout="operator", backend=backend)
+        product = operator @ np.ones(y.size)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not product.any()
+    assert peak < 12 * y.nbytes
+
+
+def test_damped_system_by_conjugate_gradients(backend):
+    """(J + I) u = b, what a Gauss-Newton step solves: without one block formed."""
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    y = _y((20, 6))
+    b = inputs.rng(3).normal(size=y.size)
+    operator = fs.softmax_jacobian(y, layout="operator", backend=backend)
+    damped = operator + linalg.aslinearoperator(np.eye(y.size))
+    u, failed = linalg.cg(damped, b, rtol=1e-13)
+    assert not failed
+    blocks = fs.softmax_jacobian(y, backend=backend)
+    expected = np.linalg.solve(_whole(blocks) + np.eye(y.size), b)
+    np.testing.assert_allclose(u, expected, rtol=1e-10)
+
+
+def test_memory_error_before_allocating(backend):
+    """Names the bytes, and what to use instead."""
+    y = np.full((200_000, 10), 0.1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MemoryError, match=r"32,000,000,000,000 bytes.*batched.*vjp") as raised:
+            fs.softmax_jacobian(y, layout="dense", backend=backend)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "(200000, 10, 200000, 10)" in str(raised.value)
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("layout", ["blocks", "", "BATCHED", None, 0])
+def test_unknown_layout(layout, backend):
+    with pytest.raises(ValueError, match=r"unknown layout .*'batched', 'dense', 'sparse', 'operator'"):
+        fs.softmax_jacobian(_y(), layout=layout, backend=backend)
+
+
+@pytest.mark.parametrize("layout", ["sparse", "operator"])
+def test_out_goes_with_arrays_only(layout, backend):
+    with pytest.raises(ValueError, match=f"out cannot be used with layout='{layout}'"):
+        fs.softmax_jacobian(_y(), layout=layout, out=np.empty((4, 5, 5)), backend=backend)
+
+
+@pytest.mark.parametrize("layout", ["sparse", "operator"])
+def test_scipy_is_optional(layout, backend, monkeypatch):
+    for module in ("scipy", "scipy.sparse", "scipy.sparse.linalg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match="pip install scipy"):
+        fs.softmax_jacobian(_y(), layout=layout, backend=backend)
+    assert fs.softmax_jacobian(_y(), layout="dense", backend=backend).shape == (4, 5, 4, 5)

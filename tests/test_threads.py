@@ -1,0 +1,288 @@
+"""Promise: same input, same bits, on any threads and in any company; safe threads, forks and Ctrl-C."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from fastsoftmax import _threads
+from tests import checks, inputs, oracle, processes
+
+SHAPES = [((37, 5), -1), ((11, 40), -1), ((6, 100), -1), ((7, 23), 0), ((3, 5, 19), 1)]
+
+
+# ---- bits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("every_row_a_block")
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_any_number_of_threads(op, shape, axis, backend, dtype):
+    args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype) * 3, axis)
+    expected = checks.call(op, *args, axis, backend=backend, num_threads=1)
+    for n in (2, 5):
+        checks.assert_same_bits(checks.call(op, *args, axis, backend=backend, num_threads=n), expected)
+
+
+@pytest.mark.parametrize("op", ["softmax", "softmax_vjp", "cross_entropy_with_grad"])
+def test_any_number_of_threads_at_a_size_that_takes_them(op, backend, dtype):
+    rows = 20 if checks.is_slow(backend) else 1100
+    args = oracle.arguments(op, inputs.rng().normal(size=(rows, 300)).astype(dtype))
+    expected = checks.call(op, *args, backend=backend, num_threads=1)
+    checks.assert_same_bits(checks.call(op, *args, backend=backend, num_threads=5), expected)
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("blocks", [1, 64, 1000])
+def test_any_size_of_blocks(op, blocks, backend, monkeypatch):
+    """Long calls run in blocks of rows."""
+    monkeypatch.setattr(_threads, "BLOCK_ELEMENTS", blocks)
+    for shape, axis in SHAPES:
+        args = oracle.arguments(op, inputs.rng().normal(size=shape), axis)
+        with monkeypatch.context() as whole:
+            whole.setattr(_threads, "BLOCK_ELEMENTS", 2**40)
+            expected = checks.call(op, *args, axis, backend=backend, num_threads=1)
+        checks.assert_same_bits(checks.call(op, *args, axis, backend=backend, num_threads=1), expected)
+
+
+@pytest.mark.parametrize("op", [op for op in oracle.OPS if op != "cross_entropy"])
+@pytest.mark.parametrize("n", [2, 5, 10, 31, 33, 100, 1000])
+def test_a_row_alone_and_in_company(op, n, backend, dtype):
+    """At any position of any batch."""
+    rows = 70 if n <= 33 else 3
+    n = min(n, 200) if op == "softmax_jacobian" else n
+    args = oracle.arguments(op, inputs.width(n, dtype, rows=rows))
+    options = {"reduction": "none"} if op.startswith("cross") else {}
+    together = checks.call(op, *args, backend=backend, **options)
+    for start, stop in ((0, 1), (1, 2), (rows - 1, rows), (rows // 2, rows // 2 + 1), (1, rows - 1)):
+        part = checks.call(op, *(a[start:stop] for a in args), backend=backend, **options)
+        checks.assert_same_bits(part, tuple(a[start:stop] for a in together))
+    order = inputs.rng().permutation(rows)
+    mixed = checks.call(op, *(a[order] for a in args), backend=backend, **options)
+    checks.assert_same_bits(mixed, tuple(a[order] for a in together))
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp", "softmax_vjp"])
+@pytest.mark.parametrize("n", [3, 9, 40])
+def test_a_column_in_company(op, n, backend, dtype):
+    """Along the first axis, whatever stands to the left and right."""
+    args = oracle.arguments(op, inputs.rng().normal(size=(n, 70)).astype(dtype), 0)
+    (together,) = checks.call(op, *args, 0, backend=backend)
+    for columns in (slice(0, 69), slice(1, 70), slice(3, 36), slice(68, 70), slice(10, 12)):
+        (part,) = checks.call(op, *(a[:, columns] for a in args), 0, backend=backend)
+        checks.assert_same_bits(part, together[..., columns])
+
+
+def test_again_and_again(backend, dtype):
+    x = inputs.far_apart(dtype)
+    first = checks.call("softmax", x, backend=backend)
+    for _ in range(5):
+        checks.assert_same_bits(checks.call("softmax", x, backend=backend), first)
+
+
+def test_where_the_memory_starts(backend, dtype):
+    """The alignment of input and output does not show."""
+    for n in (9, 100):
+        x = inputs.width(n, dtype, rows=5)
+        expected = checks.call("softmax", x, backend=backend)
+        for offset in range(1, 16, 3):
+            memory = np.empty(x.size + 16, dtype)
+            moved = memory[offset : offset + x.size].reshape(x.shape)
+            moved[...] = x
+            out = checks.poisoned(x.size + 16, dtype)[16 - offset :][: x.size].reshape(x.shape)
+            checks.assert_same_bits((fs.softmax(moved, out=out, backend=backend),), expected)
+
+
+# ---- the number --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("2", TypeError), ([1], TypeError)],
+)
+def test_bad_num_threads(op, number, error, backend):
+    with pytest.raises(error, match="num_threads must be a positive int; got"):
+        getattr(fs, op)(*oracle.arguments(op, np.zeros((2, 3))), num_threads=number, backend=backend)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2", []])
+def test_bad_number_for_the_setting(number):
+    before = fs.get_num_threads()
+    with pytest.raises((TypeError, ValueError), match="positive int"):
+        fs.set_num_threads(number)
+    with pytest.raises((TypeError, ValueError), match="positive int"), fs.threads(number):
+        pass
+    assert fs.get_num_threads() == before
+
+
+def test_precedence_of_the_number():
+    fs.set_num_threads(3)
+    assert fs.get_num_threads() == 3
+    with fs.threads(2):
+        assert fs.get_num_threads() == 2
+        assert _threads.limit(7) == 7
+        with fs.threads(np.int64(5)):
+            assert fs.get_num_threads() == 5
+        assert fs.get_num_threads() == 2
+    assert fs.get_num_threads() == 3
+    fs.set_num_threads(None)
+    assert fs.get_num_threads() >= 1
+
+
+def test_threads_is_local_to_its_thread():
+    seen = []
+    fs.set_num_threads(4)
+    with fs.threads(2):
+        thread = threading.Thread(target=lambda: seen.append(fs.get_num_threads()))
+        thread.start()
+        thread.join()
+    assert seen == [4]
+
+
+GET = "import fastsoftmax as fs; print(fs.get_num_threads())"
+
+
+def test_number_from_the_environment():
+    assert processes.python(GET, FASTSOFTMAX_NUM_THREADS="3").strip() == "3"
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "many", "1.5"])
+def test_bad_number_in_the_environment(value):
+    """The import works; the first use of the number names the variable."""
+    code = (
+        "import fastsoftmax as fs\ntry: fs.get_num_threads()\nexcept (TypeError, ValueError) as e: print(e)"
+    )
+    assert "FASTSOFTMAX_NUM_THREADS" in processes.python(code, FASTSOFTMAX_NUM_THREADS=value)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this platform has no CPU affinity")
+def test_default_is_the_cpus_of_this_process():
+    code = f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {GET}"
+    assert processes.python(code, FASTSOFTMAX_NUM_THREADS=None).strip() == "1"
+
+
+def test_no_thread_for_small_arrays(backend):
+    code = f"""
+import threading, numpy as np, fastsoftmax as fs
+fs.softmax(np.zeros((100, 10)), backend={backend!r}, num_threads=4)
+print([t.name for t in threading.enumerate() if t is not threading.main_thread()])
+"""
+    assert processes.python(code).strip() == "[]"
+
+
+# ---- company -----------------------------------------------------------------------------------
+
+
+def _calls(backend):
+    """Calls of several ops, each with its expected result."""
+    shapes = {
+        "softmax": (70, 100),
+        "softmax_vjp": (300, 5),
+        "logsumexp": (4, 1000),
+        "softmax_jacobian": (9, 20),
+    }
+    calls = []
+    for seed, (op, shape) in enumerate(shapes.items()):
+        args = oracle.arguments(op, inputs.rng(seed).normal(size=shape).astype(np.float32))
+        calls.append((op, args, checks.call(op, *args, backend=backend, num_threads=1)))
+    return calls
+
+
+@pytest.mark.usefixtures("every_row_a_block")
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_several_python_threads_at_once(num_threads, backend):
+    calls = _calls(backend) * 3
+
+    def run(call):
+        op, args, expected = call
+        checks.assert_same_bits(checks.call(op, *args, backend=backend, num_threads=num_threads), expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, calls))
+
+
+COMPANY = """
+import numpy as np, fastsoftmax as fs
+from concurrent.futures import ThreadPoolExecutor
+x = np.random.default_rng(0).normal(size=({rows}, 200)).astype(np.float32)
+expected = fs.softmax(x, backend={backend!r}, num_threads=1)
+
+def check(_):
+    return np.array_equal(fs.softmax(x, backend={backend!r}, num_threads=2), expected)
+"""
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue", "omp"])
+def test_several_python_threads_on_each_threading_layer(layer, backend):
+    """A layer that is not installed is not used; one that aborts when entered twice is not entered twice."""
+    code = COMPANY + "\nwith ThreadPoolExecutor(4) as pool: print(all(pool.map(check, range(12))))"
+    code = code.format(backend=backend, rows=50 if checks.is_slow(backend) else 1500)
+    output = processes.python(code, timeout=300, NUMBA_THREADING_LAYER=layer)
+    assert output.strip() == "True"
+
+
+FORK = (
+    COMPANY
+    + """
+import os, warnings
+warnings.simplefilter("ignore")  # forking a process with threads is what this is about
+assert check(0)
+child = os.fork()
+if child == 0:
+    os._exit(0 if check(0) and check(1) else 1)
+print(os.waitpid(child, 0)[1], check(2))
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+@pytest.mark.parametrize("layer", ["default", "workqueue", "omp"])
+def test_forked_child_after_parallel_work(layer, backend):
+    code = FORK.format(backend=backend, rows=50 if checks.is_slow(backend) else 1500)
+    output = processes.python(code, timeout=120, NUMBA_THREADING_LAYER=layer)
+    assert output.split() == ["0", "True"]
+
+
+CTRL_C = """
+import numpy as np, os, signal, sys, threading, time
+import fastsoftmax as fs
+signal.signal(signal.SIGINT, signal.default_int_handler)
+x = np.zeros((20, 1000), np.float32)
+fs.softmax(x, backend={backend!r})
+x = np.zeros(({rows}, 1000), np.float32)
+fs.log_softmax(x[:200], backend={backend!r})
+out = np.empty_like(x)
+sent = []
+
+def interrupt():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+late = []
+for _ in range(3):
+    timer = threading.Timer(0.03, interrupt)
+    try:
+        timer.start()
+        while True:
+            fs.log_softmax(x, out=out, backend={backend!r}, num_threads={num_threads})
+    except KeyboardInterrupt:
+        late.append(time.perf_counter() - sent[-1])
+    timer.join()
+y = fs.softmax(x[:100], backend={backend!r}, num_threads=2)
+assert np.allclose(y.sum(axis=1), 1)
+print(min(late))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.kill sends no Ctrl-C on Windows")
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_ctrl_c(num_threads, backend):
+    """Within 0.2 s of kernel time, and the library works on. The best of three: the machine may be busy."""
+    rows = 3000 if checks.is_slow(backend) else 30_000
+    code = CTRL_C.format(backend=backend, num_threads=num_threads, rows=rows)
+    late = float(processes.python(code, timeout=120))
+    assert late < 0.2
