@@ -1,0 +1,1 @@
+"""Speed, measured beside the peers: ``make bench``, ``bench-goals``, ``bench-report`` and ``bench-gate``."""

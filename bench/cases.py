@@ -1,0 +1,203 @@
+"""What is measured: one table of ops, shapes and dtypes, with inputs and float64 answers.
+
+The tests' inputs serve here too (`tests.inputs`), so that what is timed has been checked.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+
+from fastsoftmax.registry import OPS
+from tests import inputs
+
+SHAPES = ((1, 10), (32, 10), (1000, 5), (100_000, 10), (1000, 100), (1000, 1000), (64, 50257))
+JACOBIAN_SHAPES = ((1, 10), (1000, 5), (1000, 64), (100, 1000))
+DTYPES = ("float64", "float32")
+
+# Arrays read and written, in units of the first argument: what a kernel must move at least.
+STREAMS = {"logsumexp": 1, "cross_entropy": 1, "softmax_vjp": 3, "log_softmax_vjp": 3, "log_softmax_jvp": 3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell: an op on one shape and dtype.
+
+    Without ``out`` the result is allocated within the measured time, as users pay for it.
+    """
+
+    op: str
+    shape: tuple
+    dtype: str
+    axis: int = -1
+    out: bool = False
+    layout: str = "batched"
+
+    def __str__(self):
+        options = [f"axis={self.axis}"] if self.axis != -1 else []
+        options += ["out="] if self.out else []
+        options += [self.layout] if self.layout != "batched" else []
+        shape = "x".join(map(str, self.shape))
+        return " ".join((self.op, shape, self.dtype.replace("float", "f"), *options))
+
+    @property
+    def size(self):
+        return prod(self.shape)
+
+    @property
+    def bytes(self):
+        """What must go through memory: each input read once, each result written once."""
+        itemsize = np.dtype(self.dtype).itemsize
+        if self.op == "softmax_jacobian":
+            rows = self.shape[0] if self.layout == "dense" else 1
+            return self.size * self.shape[-1] * rows * itemsize
+        return STREAMS.get(self.op, 2) * self.size * itemsize
+
+    def small(self):
+        """The same with few rows of few entries, for a smoke run."""
+        return replace(
+            self, shape=tuple(min(s, limit) for s, limit in zip(self.shape, (20, 40), strict=True))
+        )
+
+
+ROW_OPS = tuple(op for op in OPS if op != "softmax_jacobian")
+CASES = (
+    *(Case(op, shape, dtype) for op in ROW_OPS for shape in SHAPES for dtype in DTYPES),
+    *(Case("softmax_jacobian", shape, dtype) for shape in JACOBIAN_SHAPES for dtype in DTYPES),
+    Case("softmax_jacobian", (1000, 5), "float64", layout="dense"),
+    *(Case(op, (1000, 1000), dtype, axis=0) for op in ("softmax", "softmax_vjp") for dtype in DTYPES),
+    *(Case(op, (4096, 4096), "float32", out=True) for op in ("softmax", "softmax_vjp")),
+)
+
+
+@lru_cache(1)
+def arguments(case):
+    """The op's array arguments."""
+    x = _logits(case)
+    if case.op in ("softmax", "log_softmax", "logsumexp"):
+        return (x,)
+    if case.op.startswith("cross_entropy"):
+        return x, inputs.rng(1).integers(0, case.shape[-1], case.shape[0])
+    y, logy = (_answer(Case(op, *_cell(case)), x) for op in ("softmax", "log_softmax"))
+    if case.op == "softmax_jacobian":
+        return (y.astype(case.dtype),)
+    vector = inputs.rng(2).normal(size=case.shape).astype(case.dtype)
+    return (y if case.op == "softmax_vjp" else logy).astype(case.dtype), vector
+
+
+def _logits(case):
+    m, n = case.shape
+    if n == 5:
+        return inputs.sources(m).astype(case.dtype)
+    return inputs.width(n, case.dtype, rows=m)
+
+
+def _cell(case):
+    return case.shape, case.dtype, case.axis
+
+
+@lru_cache(1)
+def answer(case):
+    """The result in float64, a tuple of arrays; from the same rounded inputs."""
+    result = _answer(case, *(a.astype(np.float64) if a.dtype.kind == "f" else a for a in arguments(case)))
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _answer(case, *args):
+    return _FORMULAS[case.op](case, *args)
+
+
+def _softmax(case, x):
+    return np.exp(_log_softmax(case, x))
+
+
+def _log_softmax(case, x):
+    return x - _logsumexp(case, x, keepdims=True)
+
+
+def _logsumexp(case, x, keepdims=False):
+    m = x.max(case.axis, keepdims=True).astype(np.float64)
+    total = m + np.log(np.exp(x - m).sum(case.axis, keepdims=True))
+    return total if keepdims else total.squeeze(case.axis)
+
+
+def _softmax_vjp(case, y, g):
+    return y * (g - (y * g).sum(case.axis, keepdims=True))
+
+
+def _log_softmax_vjp(case, logy, g):
+    return g - np.exp(logy) * g.sum(case.axis, keepdims=True)
+
+
+def _log_softmax_jvp(case, logy, t):
+    return t - (np.exp(logy) * t).sum(case.axis, keepdims=True)
+
+
+def _softmax_jacobian(case, y):
+    m, n = case.shape
+    blocks = -y[:, :, None] * y[:, None, :]
+    np.einsum("pii->pi", blocks)[...] += y
+    if case.layout == "batched":
+        return blocks
+    dense = np.zeros((m, n, m, n))
+    np.einsum("pipj->pij", dense)[...] = blocks
+    return dense
+
+
+def _cross_entropy(case, x, labels):
+    return -_log_softmax(case, x)[np.arange(len(x)), labels].mean()
+
+
+def _cross_entropy_with_grad(case, x, labels):
+    dx = _softmax(case, x)
+    dx[np.arange(len(x)), labels] -= 1
+    return _cross_entropy(case, x, labels), dx / len(x)
+
+
+_FORMULAS = {op: globals()[f"_{op}"] for op in OPS}
+
+# The peers' textbook formulas lose 900 ULP; a wrong row is off by far more.
+TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
+
+
+# Errors count relative to the largest entry of their row, with this share of the whole answer's added:
+# the textbook VJP of a saturated row keeps no more than that.
+SLACK = 0.01
+
+
+def error(case, result):
+    """The largest difference from the answer, relative to the size of the row that it is in."""
+    results = result if isinstance(result, tuple) else (result,)
+    return max(map(_relative_error, results, answer(case)))
+
+
+def _relative_error(a, b):
+    a = np.asarray(a)
+    if a.shape != b.shape:
+        return np.inf
+    n = b.shape[-1] if b.ndim > 1 else 1
+    a, b = a.reshape(-1, n), b.reshape(-1, n)
+    largest = max(b.max(), -b.min())
+    return max(_worst_of(x, y, largest) for x, y in zip(_parts(a), _parts(b), strict=True))
+
+
+def _worst_of(a, b, largest):
+    worst = (np.abs(a - b).max(axis=1) / (np.abs(b).max(axis=1) + SLACK * largest)).max()
+    return np.inf if np.isnan(worst) else worst
+
+
+def _parts(a, elements=2**16):
+    """Blocks of rows: whole temporaries of a large Jacobian would take longer than what is timed."""
+    step = max(1, elements // a.shape[1])
+    return (a[i : i + step] for i in range(0, len(a), step))
+
+
+class WrongAnswer(AssertionError):
+    """A candidate's result is wrong; its time would mean nothing."""
+
+
+def check(case, candidate, result):
+    """Raise `WrongAnswer` unless the result is right."""
+    if not (off := error(case, result)) <= TOLERANCES[case.dtype]:
+        raise WrongAnswer(f"FAIL {case}, {candidate}: off by {off:.1e}, relatively; not timed")

@@ -1,0 +1,64 @@
+"""Every op x backend x shape x dtype, with the peers and the floors beside them."""
+
+import warnings
+from time import perf_counter
+
+import pytest
+
+import fastsoftmax as fs
+from bench import cases, machine, peers
+
+# A call that takes longer is measured this often, in seconds and rounds.
+SLOW, ROUNDS_IF_SLOW = 0.5, 1
+
+
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where the answer is wrong
+def test_speed(benchmark, set_threads, cell):
+    case, candidate, threads = cell
+    set_threads(candidate, threads)
+    run = candidate.prepare(case, cases.arguments(case))
+    with warnings.catch_warnings(action="ignore"):  # a peer's own
+        start = perf_counter()
+        result = run()
+        slow = perf_counter() - start > SLOW
+        if candidate.kind != "floor":
+            cases.check(case, candidate.name, candidate.result(result))
+        benchmark.group = f"{case}, {threads} threads"
+        if slow:
+            benchmark.pedantic(run, rounds=ROUNDS_IF_SLOW)
+        else:
+            benchmark(run)
+    benchmark.extra_info |= _facts(case, candidate, threads)
+    if benchmark.stats:
+        benchmark.extra_info["GB/s"] = case.bytes / benchmark.stats.stats.min / 1e9
+
+
+def _facts(case, candidate, threads):
+    return {
+        "op": case.op,
+        "shape": list(case.shape),
+        "dtype": case.dtype,
+        "axis": case.axis,
+        "out": case.out,
+        "layout": case.layout,
+        "case": str(case),
+        "candidate": candidate.name,
+        "kind": candidate.kind,
+        "version": candidate.version,
+        "threads": threads,
+        "isa": machine.cpu_level(),
+        "default": candidate.name == fs.explain(case.op, case.shape, case.dtype, case.axis).backend,
+    }
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_peer_is_installed(name):
+    if reason := peers.missing(name):
+        pytest.skip(f"{name} is not measured: {reason}")
+
+
+@pytest.mark.parametrize("case", cases.CASES[:1], ids=str)
+def test_a_wrong_answer_is_not_timed(case):
+    (x,) = cases.arguments(case)
+    with pytest.raises(cases.WrongAnswer, match="FAIL"):
+        cases.check(case, "a plain copy", x)
