@@ -2,8 +2,8 @@
 
 Three regimes, chosen by n and inner alone, so that a row has the same bits alone and in a batch:
 
-* rows:    inner == 1 and n > SHORT: one contiguous row at a time, vectorised along the row;
-* panels:  inner == 1 and n <= SHORT: a row in each vector lane, transposed in and out;
+* rows:    inner == 1 and a row of more than SHORT_BYTES: one at a time, vectorised along the row;
+* panels:  inner == 1 and shorter rows: a row in each vector lane, transposed in and out;
 * columns: inner > 1: a row in each vector lane, as memory lies.
 """
 
@@ -15,7 +15,6 @@ cnp.import_array()
 
 cdef extern from "kernels.h" nogil:
     const Py_ssize_t VECTOR_BYTES
-    void stream_end()
 
     enum elementwise:
         SOFTMAX
@@ -29,13 +28,13 @@ cdef extern from "kernels.h" nogil:
     void panels_to_columns(const void*, Py_ssize_t n, Py_ssize_t stride, Py_ssize_t count, void* out)
     void rows_to_panel(const void*, Py_ssize_t n, Py_ssize_t count, void* panel)
     void panel_to_rows(const void*, Py_ssize_t n, Py_ssize_t count, void* out)
-    void elementwise_row(const void*, const void*, void* out, Py_ssize_t n, elementwise, void* scratch)
+    void elementwise_row(const void*, const void*, void* out, Py_ssize_t n, elementwise)
     void elementwise_panel(void*, const void*, Py_ssize_t n, elementwise)
     double logsumexp_row(const void*, Py_ssize_t n)
     void logsumexp_panel(const void*, Py_ssize_t n, void* out)
     void softmax_jacobian_row(const void*, void* out, Py_ssize_t n)
     double cross_entropy_row(const void*, void* out, Py_ssize_t n, Py_ssize_t label, double at_label,
-                             const void* everywhere, double total, double scale, void* scratch)
+                             const void* everywhere, double total, double scale)
     void cross_entropy_panel(void*, void* losses, Py_ssize_t n, const Py_ssize_t* labels, const void* at_label,
                              const void* everywhere, double total, double scale, int grad)
 
@@ -44,10 +43,10 @@ ctypedef fused real:
     double
 
 cdef enum:
-    SHORT = 32  # up to this n a row per lane is faster than a row at a time (docs/performance.md)
-    MAX_LANES = 16  # of the widest vector
+    SHORT_BYTES = 512  # rows up to this size are faster one a lane than one at a time (docs/performance.md)
+    MAX_PANEL = 128 * 16  # entries of the largest panel of short rows: floats in 64-byte vectors
+    MAX_LANES = 16
     PANELS_BYTES = 256 * 1024  # a group of panels stays in the L2 cache while it is worked on
-    STREAM_BYTES = 16 * 1024 * 1024  # a result at least this large is written past the cache
     KEEP_GIL = 4096  # below this many elements letting go of it costs more than it could give
 
 
@@ -61,6 +60,10 @@ cdef Layout layout_of(cnp.ndarray a) noexcept:
     s.outer, s.n, s.inner = a.shape[0], a.shape[1], a.shape[2]
     s.outer_stride, s.n_stride = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
     return s
+
+
+cdef bint is_short(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    return n * itemsize <= SHORT_BYTES
 
 
 cdef bint in_columns(Layout s) noexcept nogil:
@@ -99,18 +102,15 @@ cdef Py_ssize_t panels_width(real* unused, Layout s) noexcept nogil:
 
 # The ops of one or two arrays whose result has their shape.
 
-cdef void elementwise_rows(const real* a, const real* b, real* out, Layout s, elementwise op,
-                           real* scratch) noexcept nogil:
+cdef void elementwise_rows(const real* a, const real* b, real* out, Layout s, elementwise op) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(s.outer):
-        elementwise_row(a + i * s.n, b + i * s.n, out + i * s.n, s.n, op, scratch)
-    if scratch != NULL:
-        stream_end()
+        elementwise_row(a + i * s.n, b + i * s.n, out + i * s.n, s.n, op)
 
 
 cdef void elementwise_panels(const real* a, const real* b, real* out, Layout s, elementwise op) noexcept nogil:
-    cdef real p[SHORT * MAX_LANES]
-    cdef real q[SHORT * MAX_LANES]
+    cdef real p[MAX_PANEL]
+    cdef real q[MAX_PANEL]
     cdef Py_ssize_t width = lanes(&p[0]), i_, i, count
     for i_ in range(blocks(s.outer, width)):
         i = i_ * width
@@ -143,22 +143,20 @@ cdef void elementwise_typed(real* a, real* b, real* out, Layout s, Layout sb, La
                             void* scratch) noexcept nogil:
     if in_columns(s):
         elementwise_columns(<const real*>a, <const real*>b, out, s, sb, so, op, <real*>scratch)
-    elif s.n <= SHORT:
+    elif is_short(s.n, sizeof(real)):
         elementwise_panels(<const real*>a, <const real*>b, out, s, op)
     else:
-        elementwise_rows(<const real*>a, <const real*>b, out, s, op, <real*>scratch)
+        elementwise_rows(<const real*>a, <const real*>b, out, s, op)
 
 
-cdef size_t elementwise_scratch(Layout s, Py_ssize_t itemsize, bint streaming) noexcept:
-    if in_columns(s):
-        return 2 * (PANELS_BYTES + 8 * 64 * s.n)
-    return s.n * itemsize if streaming and s.n > SHORT else 0
+cdef size_t scratch_bytes(Layout s) noexcept:
+    """For two groups of panels, where rows lie in columns."""
+    return 2 * (PANELS_BYTES + 8 * 64 * s.n) if in_columns(s) else 0
 
 
 cdef apply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, elementwise op):
     cdef Layout s = layout_of(a), sb = layout_of(b), so = layout_of(out)
-    cdef bint streaming = op == SOFTMAX and out.nbytes >= STREAM_BYTES and cnp.PyArray_DATA(out) != cnp.PyArray_DATA(a)
-    cdef size_t nbytes = elementwise_scratch(s, a.itemsize, streaming)
+    cdef size_t nbytes = scratch_bytes(s)
     cdef Scratch holder = Scratch(nbytes) if nbytes else None
     cdef void* scratch = NULL if holder is None else holder.start
     cdef void* pa = cnp.PyArray_DATA(a)
@@ -181,7 +179,7 @@ def log_softmax(cnp.ndarray x not None, cnp.ndarray out not None):
 
 
 cdef void logsumexp_typed(real* x, real* out, Layout s, Py_ssize_t out_stride, real* p) noexcept nogil:
-    cdef real panel[SHORT * MAX_LANES]
+    cdef real panel[MAX_PANEL]
     cdef real result[MAX_LANES]
     cdef Py_ssize_t step = lanes(&result[0]), width, o, i_, i, c_, c, l, count
     if in_columns(s):
@@ -196,7 +194,7 @@ cdef void logsumexp_typed(real* x, real* out, Layout s, Py_ssize_t out_stride, r
                     logsumexp_panel(<const real*>(p + c * s.n), s.n, &result[0])
                     for l in range(min(step, count - c)):
                         out[o * out_stride + i + c + l] = result[l]
-    elif s.n <= SHORT:
+    elif is_short(s.n, sizeof(real)):
         for i_ in range(blocks(s.outer, step)):
             i = i_ * step
             count = min(step, s.outer - i)
@@ -212,7 +210,7 @@ cdef void logsumexp_typed(real* x, real* out, Layout s, Py_ssize_t out_stride, r
 def logsumexp(cnp.ndarray x not None, cnp.ndarray out not None):
     cdef Layout s = layout_of(x)
     cdef Py_ssize_t out_stride = out.strides[0] // out.itemsize
-    cdef size_t nbytes = elementwise_scratch(s, x.itemsize, False)
+    cdef size_t nbytes = scratch_bytes(s)
     cdef Scratch holder = Scratch(nbytes) if nbytes else None
     cdef void* scratch = NULL if holder is None else holder.start
     cdef void* px = cnp.PyArray_DATA(x)
@@ -294,8 +292,8 @@ cdef void losses_of_panel(real* p, Layout s, const Py_ssize_t* labels, Py_ssize_
 
 
 cdef void cross_entropy_typed(real* x, real* out, real* loss, Layout s, Layout so, Py_ssize_t loss_stride,
-                              Labels how, Target t, real* p, bint streaming) noexcept nogil:
-    cdef real panel[SHORT * MAX_LANES]
+                              Labels how, Target t, real* p) noexcept nogil:
+    cdef real panel[MAX_PANEL]
     cdef Py_ssize_t step = lanes(&panel[0]), width, o, i_, i, c_, c, j, count
     cdef bint grad = out != NULL
     if in_columns(s):
@@ -311,7 +309,7 @@ cdef void cross_entropy_typed(real* x, real* out, real* loss, Layout s, Layout s
                                     how, t, grad, loss + o * loss_stride + i + c)
                 if grad:
                     panels_to_columns(<const real*>p, s.n, so.n_stride, count, out + o * so.outer_stride + i)
-    elif s.n <= SHORT:
+    elif is_short(s.n, sizeof(real)):
         for i_ in range(blocks(s.outer, step)):
             i = i_ * step
             count = min(step, s.outer - i)
@@ -328,10 +326,7 @@ cdef void cross_entropy_typed(real* x, real* out, real* loss, Layout s, Layout s
                 continue
             loss[i] = <real>cross_entropy_row(
                 <const real*>x + i * s.n, out + i * s.n if grad else NULL, s.n, how.at[i],
-                at_label(how.at[i], <real*>t.weight, how.smoothing), <const real*>t.everywhere, t.total, t.scale,
-                p if streaming else NULL)
-        if streaming:
-            stream_end()
+                at_label(how.at[i], <real*>t.weight, how.smoothing), <const real*>t.everywhere, t.total, t.scale)
 
 
 cdef losses(cnp.ndarray x, cnp.ndarray labels, weight, double smoothing, double scale, cnp.ndarray loss, out):
@@ -350,9 +345,7 @@ cdef losses(cnp.ndarray x, cnp.ndarray labels, weight, double smoothing, double 
         t.total = everywhere.sum(dtype="f8")
     how.at, how.outer_stride = <const Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
     how.smoothing = smoothing
-    cdef bint streaming = (out is not None and out.nbytes >= STREAM_BYTES and s.n > SHORT
-                           and cnp.PyArray_DATA(out) != cnp.PyArray_DATA(x))
-    cdef size_t nbytes = elementwise_scratch(s, x.itemsize, streaming)
+    cdef size_t nbytes = scratch_bytes(s)
     cdef Scratch holder = Scratch(nbytes) if nbytes else None
     cdef void* scratch = NULL if holder is None else holder.start
     cdef void* px = cnp.PyArray_DATA(x)
@@ -362,11 +355,9 @@ cdef losses(cnp.ndarray x, cnp.ndarray labels, weight, double smoothing, double 
     cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
     with nogil:
         if single:
-            cross_entropy_typed(<float*>px, <float*>po, <float*>pl, s, so, loss_stride, how, t, <float*>scratch,
-                                streaming)
+            cross_entropy_typed(<float*>px, <float*>po, <float*>pl, s, so, loss_stride, how, t, <float*>scratch)
         else:
-            cross_entropy_typed(<double*>px, <double*>po, <double*>pl, s, so, loss_stride, how, t,
-                                <double*>scratch, streaming)
+            cross_entropy_typed(<double*>px, <double*>po, <double*>pl, s, so, loss_stride, how, t, <double*>scratch)
 
 
 def cross_entropy(cnp.ndarray x not None, cnp.ndarray labels not None, weight, double smoothing,
@@ -379,11 +370,11 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
     losses(x, labels, weight, smoothing, scale, loss, out)
 
 
-def regime(op, tuple canonical):
+def regime(op, Py_ssize_t itemsize, tuple canonical):
     """Which of the three regimes an op takes for rows of this canonical shape."""
-    outer, n, inner = canonical
+    _, n, inner = canonical
     if op == "softmax_jacobian":
         return "rows"
-    return "columns" if inner > 1 else "panels" if n <= SHORT else "rows"
+    return "columns" if inner > 1 else "panels" if is_short(n, itemsize) else "rows"
 
 include "front_door.pxi"

@@ -2,60 +2,37 @@
  * in place on it. Entries of short contiguous rows are transposed into a panel; along an inner axis memory
  * already lies that way. Lanes beyond the last row repeat row 0. */
 
-#ifndef SHUFFLE
-#if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (__typeof__((a) == (b))){i, j, k, l})
-#endif
-#endif
+#define PIECE ((ptrdiff_t)(16 / sizeof(REAL)))
 
-typedef REAL NAME(Quad) __attribute__((vector_size(4 * sizeof(REAL))));
-
-/* The 4 x 4 block at `from`, with `from_stride` between its rows, transposed to `to`. */
-INLINE void NAME(transpose_4x4)(const REAL *from, ptrdiff_t from_stride, REAL *to, ptrdiff_t to_stride) {
-    NAME(Quad) a, b, c, d;
-    memcpy(&a, from, sizeof a);
-    memcpy(&b, from + from_stride, sizeof b);
-    memcpy(&c, from + 2 * from_stride, sizeof c);
-    memcpy(&d, from + 3 * from_stride, sizeof d);
-    NAME(Quad) ab_even = SHUFFLE(a, b, 0, 4, 2, 6), ab_odd = SHUFFLE(a, b, 1, 5, 3, 7);
-    NAME(Quad) cd_even = SHUFFLE(c, d, 0, 4, 2, 6), cd_odd = SHUFFLE(c, d, 1, 5, 3, 7);
-    a = SHUFFLE(ab_even, cd_even, 0, 1, 4, 5);
-    b = SHUFFLE(ab_odd, cd_odd, 0, 1, 4, 5);
-    c = SHUFFLE(ab_even, cd_even, 2, 3, 6, 7);
-    d = SHUFFLE(ab_odd, cd_odd, 2, 3, 6, 7);
-    memcpy(to, &a, sizeof a);
-    memcpy(to + to_stride, &b, sizeof b);
-    memcpy(to + 2 * to_stride, &c, sizeof c);
-    memcpy(to + 3 * to_stride, &d, sizeof d);
-}
-
-/* `count` rows of n contiguous entries into a panel. */
+/* `count` rows of n contiguous entries into a panel, PIECE entries of all rows at a time; and back. */
 static void NAME(rows_to_panel)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REAL *panel) {
-    if (count == LANES && n >= 4 && LANES >= 4) {
-        for (ptrdiff_t l = 0; l < LANES; l += 4)
-            for (ptrdiff_t j = 0; j < n; j += 4) {
-                ptrdiff_t k = j < n - 4 ? j : n - 4; /* the last block overlaps the one before */
-                NAME(transpose_4x4)(x + l * n + k, n, panel + k * LANES + l, LANES);
-            }
+    if (count < LANES || n < PIECE) {
+        for (ptrdiff_t l = 0; l < LANES; l++)
+            for (ptrdiff_t j = 0; j < n; j++) panel[j * LANES + l] = x[(l < count ? l : 0) * n + j];
         return;
     }
-    for (ptrdiff_t l = 0; l < LANES; l++)
-        for (ptrdiff_t j = 0; j < n; j++) panel[j * LANES + l] = x[(l < count ? l : 0) * n + j];
+    for (ptrdiff_t j = 0; j < n; j += PIECE) {
+        V v[PIECE];
+        ptrdiff_t k = j < n - PIECE ? j : n - PIECE; /* the last pieces overlap those before */
+        for (int i = 0; i < PIECE; i++) v[i] = NAME(load_pieces)(x + i * n + k, PIECE * n);
+        NAME(transpose)(v);
+        for (int i = 0; i < PIECE; i++) NAME(store)(panel + (k + i) * LANES, v[i]);
+    }
 }
 
 static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t n, ptrdiff_t count, REAL *out) {
-    if (count == LANES && n >= 4 && LANES >= 4) {
-        for (ptrdiff_t l = 0; l < LANES; l += 4)
-            for (ptrdiff_t j = 0; j < n; j += 4) {
-                ptrdiff_t k = j < n - 4 ? j : n - 4;
-                NAME(transpose_4x4)(panel + k * LANES + l, LANES, out + l * n + k, n);
-            }
+    if (count < LANES || n < PIECE) {
+        for (ptrdiff_t l = 0; l < count; l++)
+            for (ptrdiff_t j = 0; j < n; j++) out[l * n + j] = panel[j * LANES + l];
         return;
     }
-    for (ptrdiff_t l = 0; l < count; l++)
-        for (ptrdiff_t j = 0; j < n; j++) out[l * n + j] = panel[j * LANES + l];
+    for (ptrdiff_t j = 0; j < n; j += PIECE) {
+        V v[PIECE];
+        ptrdiff_t k = j < n - PIECE ? j : n - PIECE;
+        for (int i = 0; i < PIECE; i++) v[i] = NAME(load)(panel + (k + i) * LANES);
+        NAME(transpose)(v);
+        for (int i = 0; i < PIECE; i++) NAME(store_pieces)(out + i * n + k, PIECE * n, v[i]);
+    }
 }
 
 /* `width` panels side by side from rows `stride` apart, so that each line of memory is read once. */
@@ -78,7 +55,7 @@ static void NAME(softmax_panel)(REAL *x, ptrdiff_t n) {
     V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), hi, lo;
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(exps_of)(x, x, n * LANES, (NAME(LeftOut)){.what = NOTHING}, &s, &hi, &lo);
-    NAME(times_all)(x, x, n * LANES, NAME(ratio)(NAME(splat)(1), hi, lo), 0);
+    NAME(times_all)(x, x, n * LANES, NAME(ratio)(NAME(splat)(1), hi, lo));
 }
 
 static NAME(Summary) NAME(panel_summary)(const REAL *x, REAL *e, ptrdiff_t n, V max) {
@@ -160,17 +137,16 @@ static void NAME(cross_entropy_panel)(REAL *x, REAL *losses, ptrdiff_t n, const 
         dx_label[l] = NAME(grad_at_label)(at_label[l], t, y_label, r.rest[l], x_label[l] == max[l], labels[l]);
         factor[l] = scale * (at_label[l] + total);
     }
-    NAME(times_all)(x, x, n * LANES, NAME(ratio)(factor, r.hi, r.lo), 0);
+    NAME(times_all)(x, x, n * LANES, NAME(ratio)(factor, r.hi, r.lo));
     for (ptrdiff_t j = 0; everywhere && j < n; j++)
         NAME(store)(x + j * LANES, NAME(load)(x + j * LANES) - NAME(splat)(scale * everywhere[j]));
     for (int l = 0; l < LANES; l++) x[labels[l] * LANES + l] = dx_label[l];
 }
 
 /* The ops of one or two arrays whose result has their shape: on a row, and on panels. */
-static void NAME(elementwise_row)(const REAL *a, const REAL *b, REAL *out, ptrdiff_t n, enum elementwise op,
-                                  REAL *scratch) {
+static void NAME(elementwise_row)(const REAL *a, const REAL *b, REAL *out, ptrdiff_t n, enum elementwise op) {
     switch (op) {
-    case SOFTMAX: NAME(softmax_row)(a, out, n, scratch); break;
+    case SOFTMAX: NAME(softmax_row)(a, out, n); break;
     case LOG_SOFTMAX: NAME(log_softmax_row)(a, out, n); break;
     case SOFTMAX_VJP: NAME(softmax_vjp_row)(a, b, out, n); break;
     case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_row)(a, b, out, n); break;

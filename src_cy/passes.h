@@ -38,8 +38,16 @@ PASS V NAME(max_of)(const REAL *x, ptrdiff_t n) {
     }
     GROUPS(BODY)
 #undef BODY
-    for (int i = 1; i < GROUP; i++) m[0] = NAME(max)(m[0], m[i]);
+    for (int width = GROUP / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) m[i] = NAME(max)(m[i], m[i + width]);
     return m[0];
+}
+
+/* Bring in what the next row will need while this one keeps the vector units busy: `ahead` entries on, 0 for
+ * nothing. Memory is then read beside the exps, not between them. */
+INLINE void NAME(look_ahead)(const REAL *p, ptrdiff_t ahead, int count) {
+    if (ahead)
+        EACH __builtin_prefetch(p + ahead + i * LANES);
 }
 
 /* Which entry the sum of exps leaves out: none; the one at an index; in each lane the first that equals `max`. */
@@ -47,6 +55,7 @@ typedef struct {
     enum left_out what;
     ptrdiff_t index;
     V max;
+    ptrdiff_t ahead; /* for look_ahead */
 } NAME(LeftOut);
 
 /* Lane sums hi + lo of exp(x - max) * 2**BIAS, and the exps themselves into `e` unless that is NULL. */
@@ -59,6 +68,8 @@ INLINE void NAME(exps_loop)(const REAL *x, REAL *e, ptrdiff_t n, NAME(LeftOut) l
 #define BODY(count, left)                                                                                  \
     {                                                                                                      \
         NAME(load_group)(a, x + j, left, count, -INFINITY);                                                \
+        NAME(look_ahead)(x + j, left_out.ahead, count);                                                    \
+        if (e) NAME(look_ahead)(e + j, left_out.ahead, count);                                             \
         if (left_out.what == FIRST_MAX)                                                                    \
             for (int i = 0; i < count; i++) {                                                              \
                 hit[i] = (a[i] == left_out.max) & ~seen;                                                   \
@@ -108,19 +119,17 @@ INLINE void NAME(exps_of)(const REAL *x, REAL *e, ptrdiff_t n, NAME(LeftOut) lef
     }
 }
 
-/* out = e * q, past the cache where `streaming`. */
-PASS void NAME(times_all)(const REAL *e, REAL *out, ptrdiff_t n, NAME(Ratio) q, int streaming) {
-    ptrdiff_t j = 0;
-    if (streaming) {
-        ptrdiff_t misaligned = (ptrdiff_t)((uintptr_t)out % VECTOR_BYTES / sizeof(REAL));
-        if (misaligned) {
-            j = LANES - misaligned;
-            NAME(store_part)(out, j < n ? j : n, NAME(times)(NAME(load_part)(e, n, NAME(splat)(0)), q));
-        }
-        for (; j + LANES <= n; j += LANES) NAME(stream)(out + j, NAME(times)(NAME(load)(e + j), q));
+/* out = e * q */
+PASS void NAME(times_all)(const REAL *e, REAL *out, ptrdiff_t n, NAME(Ratio) q) {
+    V v[GROUP];
+#define BODY(count, left)                                                                                  \
+    {                                                                                                      \
+        NAME(load_group)(v, e + j, left, count, 0);                                                        \
+        for (int i = 0; i < count; i++) v[i] = NAME(times)(v[i], q);                                       \
+        NAME(store_group)(out + j, left, count, v);                                                        \
     }
-    for (; j + LANES <= n; j += LANES) NAME(store)(out + j, NAME(times)(NAME(load)(e + j), q));
-    if (j < n) NAME(store_part)(out + j, n - j, NAME(times)(NAME(load_part)(e + j, n - j, NAME(splat)(0)), q));
+    GROUPS(BODY)
+#undef BODY
 }
 
 /* out = (x - a) - b */

@@ -62,10 +62,25 @@ INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int mixed) {
     EACH x[i] = p[i] * (V)((NAME(bits))t[i] << MANTISSA_BITS);
 }
 
-INLINE V NAME(without_lane)(V v, ptrdiff_t lane) {
+INLINE NAME(bits) NAME(lane_index)(void) {
     NAME(bits) index;
     for (int i = 0; i < LANES; i++) index[i] = i;
-    NAME(bits) there = index == (INT)lane;
+    return index;
+}
+
+/* Every lane's partner, `distance` lanes away (a power of two). */
+INLINE V NAME(partners)(V v, int distance) {
+#if defined(__clang__)
+    V w;
+    for (int i = 0; i < LANES; i++) w[i] = v[i ^ distance];
+    return w;
+#else
+    return __builtin_shuffle(v, NAME(lane_index)() ^ (INT)distance);
+#endif
+}
+
+INLINE V NAME(without_lane)(V v, ptrdiff_t lane) {
+    NAME(bits) there = NAME(lane_index)() == (INT)lane;
     return NAME(select)(there, NAME(splat)(0), v);
 }
 

@@ -5,18 +5,12 @@ static void NAME(fill)(REAL *out, ptrdiff_t n, REAL a) {
 }
 
 /* The sum of all lanes of hi + lo, as such a pair in every lane. */
-static void NAME(add_lanes)(V *hi, V *lo) {
-    REAL h[LANES], l[LANES];
-    NAME(store)(h, *hi);
-    NAME(store)(l, *lo);
-    for (int w = LANES / 2; w; w /= 2)
-        for (int i = 0; i < w; i++) {
-            REAL s = h[i] + h[i + w], b = s - h[i];
-            l[i] += l[i + w] + ((h[i] - (s - b)) + (h[i + w] - b));
-            h[i] = s;
-        }
-    *hi = NAME(splat)(h[0]);
-    *lo = NAME(splat)(l[0]);
+INLINE void NAME(add_lanes)(V *hi, V *lo) {
+    for (int distance = LANES / 2; distance; distance /= 2) {
+        V h = NAME(partners)(*hi, distance), l = NAME(partners)(*lo, distance);
+        NAME(add_exactly)(hi, lo, h);
+        *lo += l;
+    }
 }
 
 /* The first index that holds `a`, which is there. */
@@ -31,17 +25,20 @@ static ptrdiff_t NAME(index_of)(const REAL *x, ptrdiff_t n, REAL a) {
     return j;
 }
 
-static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n, REAL *scratch) {
-    REAL max = NAME(max_lane)(NAME(max_of)(x, n)), *e = scratch ? scratch : out;
+/* The next row lies n entries on; longer ones the hardware fetches in time, and they would push this one out. */
+INLINE ptrdiff_t NAME(next_row)(ptrdiff_t n) { return n * (ptrdiff_t)sizeof(REAL) <= 256 * 1024 ? n : 0; }
+
+static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
+    REAL max = NAME(max_lane)(NAME(max_of)(x, n));
     if (!isfinite(max)) {
         NAME(fill)(out, n, NAN);
         return;
     }
     V hi, lo;
     NAME(Shift) s = NAME(shift_by)(NAME(splat)(max));
-    NAME(exps_of)(x, e, n, (NAME(LeftOut)){.what = NOTHING}, &s, &hi, &lo);
+    NAME(exps_of)(x, out, n, (NAME(LeftOut)){.what = NOTHING, .ahead = NAME(next_row)(n)}, &s, &hi, &lo);
     NAME(add_lanes)(&hi, &lo);
-    NAME(times_all)(e, out, n, NAME(ratio)(NAME(splat)(1), hi, lo), scratch != NULL);
+    NAME(times_all)(out, out, n, NAME(ratio)(NAME(splat)(1), hi, lo));
 }
 
 /* What log-type ops need of a row, the same in every lane: rest is the sum of exp(x_j - max) without one
@@ -61,7 +58,7 @@ static void NAME(complete)(NAME(Summary) *r, const NAME(Shift) *s) {
 
 static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, REAL max) {
     NAME(Summary) r = {.max = NAME(splat)(max)};
-    NAME(LeftOut) one = {.what = INDEX, .index = NAME(index_of)(x, n, max)};
+    NAME(LeftOut) one = {.what = INDEX, .index = NAME(index_of)(x, n, max), .ahead = NAME(next_row)(n)};
     NAME(Shift) s = NAME(shift_by)(r.max);
     NAME(exps_of)(x, e, n, one, &s, &r.hi, &r.lo);
     NAME(add_lanes)(&r.hi, &r.lo);
@@ -171,19 +168,19 @@ INLINE REAL NAME(grad_at_label)(REAL at_label, NAME(Target) t, REAL y_label, REA
 
 /* The loss; and the gradient into `out` unless that is NULL. */
 static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdiff_t label, REAL at_label,
-                                    const REAL *everywhere, REAL total, REAL scale, REAL *scratch) {
+                                    const REAL *everywhere, REAL total, REAL scale) {
     NAME(Target) t = {everywhere, total, scale};
-    REAL max = NAME(max_lane)(NAME(max_of)(x, n)), x_label = x[label], *e = scratch ? scratch : out;
+    REAL max = NAME(max_lane)(NAME(max_of)(x, n)), x_label = x[label];
     if (!isfinite(max)) {
         if (out) NAME(fill)(out, n, NAN);
         return NAN;
     }
     REAL spread = NAME(spread_row)(x, n, max, everywhere);
-    NAME(Summary) r = NAME(row_summary)(x, out ? e : NULL, n, max);
+    NAME(Summary) r = NAME(row_summary)(x, out, n, max);
     if (out) {
-        REAL dx = NAME(grad_at_label)(at_label, t, e[label] / r.hi[0], r.rest[0], x_label == max, label);
+        REAL dx = NAME(grad_at_label)(at_label, t, out[label] / r.hi[0], r.rest[0], x_label == max, label);
         V factor = NAME(splat)(scale * (at_label + total));
-        NAME(times_all)(e, out, n, NAME(ratio)(factor, r.hi, r.lo), scratch != NULL);
+        NAME(times_all)(out, out, n, NAME(ratio)(factor, r.hi, r.lo));
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
         out[label] = dx;
     }

@@ -163,15 +163,88 @@ PARTS_THROUGH_MEMORY(f32, float)
 PARTS_THROUGH_MEMORY(f64, double)
 #endif
 
-/* Past the cache, to an address that is a multiple of VECTOR_BYTES. */
-#ifdef SUFFIXED
-#define HAS_STREAM 1
-INLINE void stream_f32(float *p, vec_f32 v) { SUFFIXED(stream, f32)(p, v); }
-INLINE void stream_f64(double *p, vec_f64 v) { SUFFIXED(stream, f64)(p, v); }
-INLINE void stream_end(void) { _mm_sfence(); }
+/* A vector made of 16-byte pieces that lie `apart` entries from each other; and back. */
+#if VECTOR_BYTES == 64
+INLINE vec_f32 load_pieces_f32(const float *p, ptrdiff_t apart) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + apart), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 2 * apart), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 3 * apart), 3);
+}
+INLINE void store_pieces_f32(float *p, ptrdiff_t apart, vec_f32 v) {
+    _mm_storeu_ps(p, _mm512_castps512_ps128(v));
+    _mm_storeu_ps(p + apart, _mm512_extractf32x4_ps(v, 1));
+    _mm_storeu_ps(p + 2 * apart, _mm512_extractf32x4_ps(v, 2));
+    _mm_storeu_ps(p + 3 * apart, _mm512_extractf32x4_ps(v, 3));
+}
+INLINE vec_f64 load_pieces_f64(const double *p, ptrdiff_t apart) {
+    __m512d v = _mm512_castpd128_pd512(_mm_loadu_pd(p));
+    v = _mm512_insertf64x2(v, _mm_loadu_pd(p + apart), 1);
+    v = _mm512_insertf64x2(v, _mm_loadu_pd(p + 2 * apart), 2);
+    return _mm512_insertf64x2(v, _mm_loadu_pd(p + 3 * apart), 3);
+}
+INLINE void store_pieces_f64(double *p, ptrdiff_t apart, vec_f64 v) {
+    _mm_storeu_pd(p, _mm512_castpd512_pd128(v));
+    _mm_storeu_pd(p + apart, _mm512_extractf64x2_pd(v, 1));
+    _mm_storeu_pd(p + 2 * apart, _mm512_extractf64x2_pd(v, 2));
+    _mm_storeu_pd(p + 3 * apart, _mm512_extractf64x2_pd(v, 3));
+}
+#elif VECTOR_BYTES == 32
+INLINE vec_f32 load_pieces_f32(const float *p, ptrdiff_t apart) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + apart), 1);
+}
+INLINE void store_pieces_f32(float *p, ptrdiff_t apart, vec_f32 v) {
+    _mm_storeu_ps(p, _mm256_castps256_ps128(v));
+    _mm_storeu_ps(p + apart, _mm256_extractf128_ps(v, 1));
+}
+INLINE vec_f64 load_pieces_f64(const double *p, ptrdiff_t apart) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(p + apart), 1);
+}
+INLINE void store_pieces_f64(double *p, ptrdiff_t apart, vec_f64 v) {
+    _mm_storeu_pd(p, _mm256_castpd256_pd128(v));
+    _mm_storeu_pd(p + apart, _mm256_extractf128_pd(v, 1));
+}
 #else
-#define HAS_STREAM 0
-INLINE void stream_f32(float *p, vec_f32 v) { memcpy(p, &v, sizeof v); }
-INLINE void stream_f64(double *p, vec_f64 v) { memcpy(p, &v, sizeof v); }
-INLINE void stream_end(void) {}
+#define ONE_PIECE(real, type)                                                                              \
+    INLINE vec_##real load_pieces_##real(const type *p, ptrdiff_t apart) {                                 \
+        (void)apart;                                                                                       \
+        vec_##real v;                                                                                      \
+        memcpy(&v, p, sizeof v);                                                                           \
+        return v;                                                                                          \
+    }                                                                                                      \
+    INLINE void store_pieces_##real(type *p, ptrdiff_t apart, vec_##real v) {                              \
+        (void)apart;                                                                                       \
+        memcpy(p, &v, sizeof v);                                                                           \
+    }
+ONE_PIECE(f32, float)
+ONE_PIECE(f64, double)
+#endif
+
+/* Within each piece: 4 floats of 4 vectors, or 2 doubles of 2, transposed. */
+#ifdef SUFFIXED
+INLINE void transpose_f64(vec_f64 *v) {
+    vec_f64 a = v[0];
+    v[0] = SUFFIXED(unpacklo, f64)(a, v[1]);
+    v[1] = SUFFIXED(unpackhi, f64)(a, v[1]);
+}
+INLINE void transpose_f32(vec_f32 *v) {
+    vec_f64 low[2] = {(vec_f64)SUFFIXED(unpacklo, f32)(v[0], v[1]), (vec_f64)SUFFIXED(unpacklo, f32)(v[2], v[3])};
+    vec_f64 high[2] = {(vec_f64)SUFFIXED(unpackhi, f32)(v[0], v[1]), (vec_f64)SUFFIXED(unpackhi, f32)(v[2], v[3])};
+    transpose_f64(low);
+    transpose_f64(high);
+    v[0] = (vec_f32)low[0];
+    v[1] = (vec_f32)low[1];
+    v[2] = (vec_f32)high[0];
+    v[3] = (vec_f32)high[1];
+}
+#else
+#define TRANSPOSE(real, count)                                                                             \
+    INLINE void transpose_##real(vec_##real *v) {                                                          \
+        vec_##real w[count];                                                                               \
+        for (int i = 0; i < count; i++)                                                                    \
+            for (int j = 0; j < count; j++) w[i][j] = v[j][i];                                             \
+        memcpy(v, w, sizeof w);                                                                            \
+    }
+TRANSPOSE(f32, 4)
+TRANSPOSE(f64, 2)
 #endif

@@ -8,6 +8,7 @@
 #undef EACH
 #undef GROUPS
 #undef EXPS
+#undef PIECE
 #undef MANTISSA_BITS
 #undef BIAS
 #undef UNBIAS

@@ -15,6 +15,20 @@ cross_entropy = kernels.cross_entropy
 cross_entropy_with_grad = kernels.cross_entropy_with_grad
 
 
-def regime(op, dtype, canonical):
-    """What `explain` calls the kernel."""
-    return f"{kernels.regime(op, canonical)}, {level}"
+
+def _regime(op):
+    return lambda dtype, canonical: f"{kernels.regime(op, dtype.itemsize, canonical)}, {level}"
+
+
+for _op in (
+    softmax,
+    log_softmax,
+    logsumexp,
+    softmax_vjp,
+    log_softmax_vjp,
+    log_softmax_jvp,
+    softmax_jacobian,
+    cross_entropy,
+    cross_entropy_with_grad,
+):
+    _op.regime = _regime(_op.__name__)
