@@ -11,6 +11,8 @@ unexport PYTHONPATH PYTHONHOME
 INSTALL_demo = --editable '.[numba,demo]'
 INSTALL_test = --editable '.[numba,test]'
 INSTALL_bench = --editable '.[numba,bench]'
+INSTALL_cuda = --editable '.[cuda-compile]'
+INSTALL_gpu = --editable '.[cuda]' torch
 INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0'
 
 # An environment is older than one of these: it is brought up to date, and the extension rebuilt.
@@ -25,10 +27,10 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test lint bench bench-quick bench-report bench-goals bench-gate accuracy clean
+.PHONY: help demo test lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/demo/current ## train a digits classifier, compare the backends, save a picture
 	$(call in,demo) examples/digits.py
@@ -62,8 +64,14 @@ bench-goals: .venv/bench/current ## the speed goals, cell by cell, as pass or FA
 bench-gate: .venv/bench/current ## fail on a slowdown against another revision: make bench-gate BASE=main
 	$(call in,bench) -m bench.gate $(BASE) $(ARGS)
 
+test-cuda-compile: .venv/cuda/current ## check the machine code of the CUDA kernels; needs no GPU
+	$(call in,cuda) -m tests.cuda.compile_check $(ARGS)
+
+bench-gpu: .venv/gpu/current ## on a GPU: check the CUDA kernels, then time them
+	$(call in,gpu) -m bench.gpu
+
 accuracy: .venv/test/current ## measure every backend in ULP and write the README's table
-	$(call in,test) -m tests.accuracy
+	$(call in,test) -m tests.accuracy --write $(ARGS)
 
 clean: ## remove environments, builds and caches
 	rm -rf .venv .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -9,7 +9,7 @@ import fastsoftmax as fs
 from bench import cases, goals_table, machine, peers
 
 # Scripts: they hold no tests, and need packages that the tests do without.
-collect_ignore = ["gate.py", "goals.py", "plots.py", "sweep.py"]
+collect_ignore = ["gate.py", "goals.py", "gpu.py", "plots.py", "sweep.py"]
 
 # With fewer elements no candidate starts a second thread, or should.
 ENOUGH_FOR_THREADS = 64 * 1024

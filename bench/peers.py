@@ -5,7 +5,7 @@ function that it returns does what a user of that library would call.
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 
@@ -28,6 +28,7 @@ class Candidate:
     array: object = np.asarray  # to the candidate's own arrays
     to_numpy: object = np.asarray
     set_threads: object = lambda n: None
+    plain: bool = False  # called without the arguments that are as by default
 
     def has(self, case):
         return _key(case) in self.ops and case.size <= MOST_ELEMENTS.get(self.name, case.size)
@@ -36,7 +37,10 @@ class Candidate:
         """A function without arguments that computes the case."""
         arrays = [self.array(a) for a in args]
         out = self.array(np.empty(case.shape, case.dtype)) if case.out else None
-        return partial(self.ops[_key(case)], *arrays, axis=case.axis, out=out)
+        given = {"axis": case.axis, "out": out}
+        if self.plain:
+            given = {k: v for k, v in given.items() if v is not None and (k, v) != ("axis", -1)}
+        return partial(self.ops[_key(case)], *arrays, **given)
 
     def result(self, value):
         if isinstance(value, tuple):
@@ -54,14 +58,17 @@ def backends():
 
 
 def default():
-    """This library as users call it, without naming a backend."""
-    return _ours("fastsoftmax", None)
+    """This library as users call it: no backend named, and nothing said that is so by default."""
+    return replace(_ours("fastsoftmax", None), plain=True)
 
 
 def _ours(name, backend):
     functions = {op: getattr(fs, op) for op in fs.registry.OPS}
     functions["softmax_jacobian dense"] = partial(fs.softmax_jacobian, layout="dense")
-    ops = {key: _without_out(partial(function, backend=backend)) for key, function in functions.items()}
+    if backend is None:
+        ops = functions
+    else:
+        ops = {key: _without_out(partial(function, backend=backend)) for key, function in functions.items()}
     return Candidate(name, "backend", fs.__version__, ops, set_threads=fs.set_num_threads)
 
 

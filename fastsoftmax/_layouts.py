@@ -54,8 +54,10 @@ def _zeros(shape, dtype):
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes == 0:
         return np.zeros(shape, dtype)
-    # Not np.zeros: NumPy asks for huge pages, and then each block written clears 2 MB.
-    return np.frombuffer(mmap.mmap(-1, nbytes), dtype).reshape(shape)
+    # Not np.zeros: NumPy asks for huge pages, and then each block written clears 2 MB: 168 ms in place of
+    # 10 ms for (1000, 5) -> (1000, 5, 1000, 5). Private pages: shared ones cost a third more.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, nbytes, **private), dtype).reshape(shape)
 
 
 def _physical_memory():

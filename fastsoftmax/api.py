@@ -11,11 +11,13 @@ import numpy as np
 
 from fastsoftmax import _layouts, _threads, registry
 from fastsoftmax._arrays import Result, as_floats, as_labels, as_mask, as_weight, is_half, rows_of, same_shape
+from fastsoftmax._cuda.door import also_on_device
 from fastsoftmax._front import front_door
 from fastsoftmax._halves import Widened
 
 
 @front_door
+@also_on_device
 def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
     """Softmax along ``axis``: ``y_i = exp(x_i - max x) / sum_j exp(x_j - max x)``.
 
@@ -67,6 +69,7 @@ def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=No
 
 
 @front_door
+@also_on_device
 def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
     """Logarithm of softmax along ``axis``: ``(x_i - max x) - log1p(sum of exp of the others)``.
 
@@ -98,6 +101,7 @@ def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_thread
     return _forward("log_softmax", -np.inf, x, axis, out, where, backend, num_threads)
 
 
+@also_on_device
 def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
     """Logarithm of the sum of exponentials along ``axis``: ``max x + log1p(sum of exp of the others)``.
 
@@ -145,6 +149,7 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
 
 
 @front_door
+@also_on_device
 def softmax_vjp(y, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
     """Vector-Jacobian product of softmax, from its output ``y``: ``dx_i = y_i * (g_i - sum_j g_j y_j)``.
 
@@ -186,6 +191,7 @@ def softmax_vjp(y, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
 
 
 @front_door
+@also_on_device
 def softmax_jvp(y, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
     """Jacobian-vector product of softmax, from its output ``y``: ``dy_i = y_i * (t_i - sum_j t_j y_j)``.
 
@@ -221,6 +227,7 @@ def softmax_jvp(y, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
 
 
 @front_door
+@also_on_device
 def log_softmax_vjp(logy, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
     """Vector-Jacobian product of log-softmax, from its output: ``dx_i = g_i - exp(logy_i) * sum_j g_j``.
 
@@ -257,6 +264,7 @@ def log_softmax_vjp(logy, g, /, axis=-1, *, out=None, backend=None, num_threads=
 
 
 @front_door
+@also_on_device
 def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
     """Jacobian-vector product of log-softmax, from its output: ``t_i - sum_j exp(logy_j) * t_j``.
 
@@ -290,6 +298,7 @@ def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=
     return _derivative("log_softmax_jvp", {"logy": logy, "t": t}, axis, out, backend, num_threads)
 
 
+@also_on_device
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
     """Jacobian of softmax, from its output ``y``: ``J_ij = y_i * ((i == j) - y_j)`` for each row.
 
@@ -355,6 +364,7 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
     return _layouts.operator(partial(softmax_vjp, backend=backend, num_threads=num_threads), rows, y)
 
 
+@also_on_device
 def cross_entropy(
     x,
     labels,
@@ -423,6 +433,7 @@ def cross_entropy(
     return _reduce(loss.reshape(rows.kept), reduction, *targets)
 
 
+@also_on_device
 def cross_entropy_with_grad(
     x,
     labels,

@@ -14,7 +14,7 @@ cdef extern from *:
     object context_value(object variable)
 
 cdef enum:
-    FRONT_DOOR_ELEMENTS = 64 * 1024  # more may be worth a second thread
+    FRONT_DOOR_ELEMENTS = 128 * 1024 - 1  # more may be worth a second thread (fastsoftmax/_threads.py)
 
 cdef bint doors_open = False
 cdef object doors_context = None

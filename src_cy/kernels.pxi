@@ -46,7 +46,7 @@ cdef enum:
     SHORT_BYTES = 512  # rows up to this size are faster one a lane than one at a time (docs/performance.md)
     MAX_PANEL = 128 * 16  # entries of the largest panel of short rows: floats in 64-byte vectors
     MAX_LANES = 16
-    PANELS_BYTES = 256 * 1024  # a group of panels stays in the L2 cache while it is worked on
+    PANELS_BYTES = 512 * 1024  # a group of panels stays in the L2 cache while it is worked on
     KEEP_GIL = 4096  # below this many elements letting go of it costs more than it could give
 
 

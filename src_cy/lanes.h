@@ -2,6 +2,7 @@
  * in place on it. Entries of short contiguous rows are transposed into a panel; along an inner axis memory
  * already lies that way. Lanes beyond the last row repeat row 0. */
 
+#define ROWS_AHEAD 12 /* strided rows the hardware does not foresee; 12 lines are in flight at most */
 #define PIECE ((ptrdiff_t)(16 / sizeof(REAL)))
 
 /* `count` rows of n contiguous entries into a panel, PIECE entries of all rows at a time; and back. */
@@ -38,14 +39,18 @@ static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t n, ptrdiff_t count,
 /* `width` panels side by side from rows `stride` apart, so that each line of memory is read once. */
 static void NAME(columns_to_panels)(const REAL *x, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *panels) {
     for (ptrdiff_t j = 0; j < n; j++, x += stride)
-        for (ptrdiff_t c = 0; c < count; c += LANES)
+        for (ptrdiff_t c = 0; c < count; c += LANES) {
+            __builtin_prefetch(x + ROWS_AHEAD * stride + c);
             NAME(store)(panels + c * n + j * LANES, NAME(load_part)(x + c, count - c, NAME(splat)(x[0])));
+        }
 }
 
 static void NAME(panels_to_columns)(const REAL *panels, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *out) {
     for (ptrdiff_t j = 0; j < n; j++, out += stride)
-        for (ptrdiff_t c = 0; c < count; c += LANES)
+        for (ptrdiff_t c = 0; c < count; c += LANES) {
+            __builtin_prefetch(out + ROWS_AHEAD * stride + c, 1);
             NAME(store_part)(out + c, count - c, NAME(load)(panels + c * n + j * LANES));
+        }
 }
 
 /* Lane maxima, NaN where softmax is NaN: for +inf, and for nothing but -inf. */
@@ -88,7 +93,7 @@ static void NAME(logsumexp_panel)(const REAL *x, ptrdiff_t n, REAL *out) {
 
 /* The result takes the place of y. */
 static void NAME(softmax_vjp_panel)(REAL *y, const REAL *g, ptrdiff_t n) {
-    NAME(Extremes) all = NAME(extremes_of)(y, g, n * LANES);
+    NAME(Extremes) all = NAME(extremes_of)(y, g, n * LANES, NULL);
     V zero = NAME(splat)(0), centre = NAME(max)(all.g_min, NAME(min)(all.g_max, zero)), hi, lo;
     NAME(bits) any = {0};
     for (ptrdiff_t j = 0; j < n; j++) {
@@ -96,7 +101,7 @@ static void NAME(softmax_vjp_panel)(REAL *y, const REAL *g, ptrdiff_t n) {
         centre = NAME(select)(first, NAME(load)(g + j * LANES), centre);
         any |= first;
     }
-    NAME(dot_of)(y, g, n * LANES, centre, &hi, &lo);
+    NAME(dot_of)(y, g, n * LANES, centre, NULL, NULL, &hi, &lo);
     NAME(vjp_all)(y, g, y, n * LANES, centre, hi + lo);
 }
 

@@ -43,11 +43,11 @@ PASS V NAME(max_of)(const REAL *x, ptrdiff_t n) {
     return m[0];
 }
 
-/* Bring in what the next row will need while this one keeps the vector units busy: `ahead` entries on, 0 for
- * nothing. Memory is then read beside the exps, not between them. */
-INLINE void NAME(look_ahead)(const REAL *p, ptrdiff_t ahead, int count) {
-    if (ahead)
-        EACH __builtin_prefetch(p + ahead + i * LANES);
+/* Bring in what comes after this pass while it keeps the vector units busy: memory is then read beside the
+ * exps, not between them. NULL brings nothing. */
+INLINE void NAME(look_ahead)(const REAL *p, ptrdiff_t j, int count) {
+    if (p)
+        EACH __builtin_prefetch(p + j + i * LANES);
 }
 
 /* Which entry the sum of exps leaves out: none; the one at an index; in each lane the first that equals `max`. */
@@ -55,7 +55,7 @@ typedef struct {
     enum left_out what;
     ptrdiff_t index;
     V max;
-    ptrdiff_t ahead; /* for look_ahead */
+    const REAL *next_x, *next_out; /* for look_ahead */
 } NAME(LeftOut);
 
 /* Lane sums hi + lo of exp(x - max) * 2**BIAS, and the exps themselves into `e` unless that is NULL. */
@@ -68,8 +68,8 @@ INLINE void NAME(exps_loop)(const REAL *x, REAL *e, ptrdiff_t n, NAME(LeftOut) l
 #define BODY(count, left)                                                                                  \
     {                                                                                                      \
         NAME(load_group)(a, x + j, left, count, -INFINITY);                                                \
-        NAME(look_ahead)(x + j, left_out.ahead, count);                                                    \
-        if (e) NAME(look_ahead)(e + j, left_out.ahead, count);                                             \
+        NAME(look_ahead)(left_out.next_x, j, count);                                                       \
+        NAME(look_ahead)(left_out.next_out, j, count);                                                     \
         if (left_out.what == FIRST_MAX)                                                                    \
             for (int i = 0; i < count; i++) {                                                              \
                 hit[i] = (a[i] == left_out.max) & ~seen;                                                   \
@@ -150,9 +150,10 @@ typedef struct {
     V y_max, g_max, g_min;
 } NAME(Extremes);
 
-PASS NAME(Extremes) NAME(extremes_of)(const REAL *y, const REAL *g, ptrdiff_t n) {
-    V top[GROUP], most[GROUP], least[GROUP], a[GROUP], b[GROUP];
-    for (int i = 0; i < GROUP; i++) {
+PASS NAME(Extremes) NAME(extremes_of)(const REAL *y, const REAL *g, ptrdiff_t n, const REAL *next_out) {
+    enum { CHAINS = 2 }; /* three running extremes each are enough to hide their latency */
+    V top[CHAINS], most[CHAINS], least[CHAINS], a[GROUP], b[GROUP];
+    for (int i = 0; i < CHAINS; i++) {
         top[i] = most[i] = NAME(splat)(-INFINITY);
         least[i] = NAME(splat)(INFINITY);
     }
@@ -160,29 +161,28 @@ PASS NAME(Extremes) NAME(extremes_of)(const REAL *y, const REAL *g, ptrdiff_t n)
     {                                                                                                      \
         NAME(load_group)(a, y + j, left, count, 0);                                                        \
         NAME(load_group)(b, g + j, left, count, g[0]);                                                     \
+        NAME(look_ahead)(next_out, j, count);                                                              \
         for (int i = 0; i < count; i++) {                                                                  \
-            top[i] = NAME(max)(a[i], top[i]);                                                              \
-            most[i] = NAME(max)(b[i], most[i]);                                                            \
-            least[i] = NAME(min)(b[i], least[i]);                                                          \
+            top[i % CHAINS] = NAME(max)(a[i], top[i % CHAINS]);                                            \
+            most[i % CHAINS] = NAME(max)(b[i], most[i % CHAINS]);                                          \
+            least[i % CHAINS] = NAME(min)(b[i], least[i % CHAINS]);                                        \
         }                                                                                                  \
     }
     GROUPS(BODY)
 #undef BODY
-    for (int i = 1; i < GROUP; i++) {
-        top[0] = NAME(max)(top[0], top[i]);
-        most[0] = NAME(max)(most[0], most[i]);
-        least[0] = NAME(min)(least[0], least[i]);
-    }
-    return (NAME(Extremes)){top[0], most[0], least[0]};
+    return (NAME(Extremes)){NAME(max)(top[0], top[1]), NAME(max)(most[0], most[1]), NAME(min)(least[0], least[1])};
 }
 
 /* Lane sums hi + lo of a * (b - c). */
-PASS void NAME(dot_of)(const REAL *a, const REAL *b, ptrdiff_t n, V c, V *hi, V *lo) {
+PASS void NAME(dot_of)(const REAL *a, const REAL *b, ptrdiff_t n, V c, const REAL *next_a, const REAL *next_b,
+                       V *hi, V *lo) {
     V h = NAME(splat)(0), l = h, u[GROUP], v[GROUP];
 #define BODY(count, left)                                                                                  \
     {                                                                                                      \
         NAME(load_group)(u, a + j, left, count, 0);                                                        \
         NAME(load_group)(v, b + j, left, count, c[0]);                                                     \
+        NAME(look_ahead)(next_a, j, count);                                                                \
+        NAME(look_ahead)(next_b, j, count);                                                                \
         for (int i = 0; i < count; i++) u[i] = u[i] * (v[i] - c);                                          \
         NAME(add_exactly)(&h, &l, NAME(tree)(u, count));                                                   \
     }

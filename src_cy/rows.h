@@ -25,8 +25,11 @@ static ptrdiff_t NAME(index_of)(const REAL *x, ptrdiff_t n, REAL a) {
     return j;
 }
 
-/* The next row lies n entries on; longer ones the hardware fetches in time, and they would push this one out. */
-INLINE ptrdiff_t NAME(next_row)(ptrdiff_t n) { return n * (ptrdiff_t)sizeof(REAL) <= 256 * 1024 ? n : 0; }
+/* Where the next row is, to look ahead to. Longer ones the hardware fetches in time, and they would push this
+ * one out of the cache. */
+INLINE const REAL *NAME(next)(const REAL *row, ptrdiff_t n) {
+    return row && n * (ptrdiff_t)sizeof(REAL) <= 256 * 1024 ? row + n : NULL;
+}
 
 static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     REAL max = NAME(max_lane)(NAME(max_of)(x, n));
@@ -36,7 +39,8 @@ static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     }
     V hi, lo;
     NAME(Shift) s = NAME(shift_by)(NAME(splat)(max));
-    NAME(exps_of)(x, out, n, (NAME(LeftOut)){.what = NOTHING, .ahead = NAME(next_row)(n)}, &s, &hi, &lo);
+    NAME(LeftOut) nothing = {.next_x = NAME(next)(x, n), .next_out = NAME(next)(out, n)};
+    NAME(exps_of)(x, out, n, nothing, &s, &hi, &lo);
     NAME(add_lanes)(&hi, &lo);
     NAME(times_all)(out, out, n, NAME(ratio)(NAME(splat)(1), hi, lo));
 }
@@ -56,9 +60,9 @@ static void NAME(complete)(NAME(Summary) *r, const NAME(Shift) *s) {
     NAME(add_exactly)(&r->hi, &r->lo, one);
 }
 
-static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, REAL max) {
+static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, REAL max, const REAL *next_out) {
     NAME(Summary) r = {.max = NAME(splat)(max)};
-    NAME(LeftOut) one = {.what = INDEX, .index = NAME(index_of)(x, n, max), .ahead = NAME(next_row)(n)};
+    NAME(LeftOut) one = {INDEX, NAME(index_of)(x, n, max), r.max, NAME(next)(x, n), next_out};
     NAME(Shift) s = NAME(shift_by)(r.max);
     NAME(exps_of)(x, e, n, one, &s, &r.hi, &r.lo);
     NAME(add_lanes)(&r.hi, &r.lo);
@@ -72,14 +76,14 @@ static void NAME(log_softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
         NAME(fill)(out, n, NAN);
         return;
     }
-    NAME(Summary) r = NAME(row_summary)(x, NULL, n, max);
+    NAME(Summary) r = NAME(row_summary)(x, NULL, n, max, out);
     /* log y_j = (x_j - max) - log(1 + rest) */
     NAME(subtract_all)(x, out, n, r.max, r.log1p_rest);
 }
 
 static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
     REAL max = NAME(max_lane)(NAME(max_of)(x, n));
-    if (isfinite(max)) return max + NAME(row_summary)(x, NULL, n, max).log1p_rest[0];
+    if (isfinite(max)) return max + NAME(row_summary)(x, NULL, n, max, NULL).log1p_rest[0];
     for (ptrdiff_t j = 0; j < n; j++)
         if (isnan(x[j])) return NAN;
     return max;
@@ -88,12 +92,12 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the
  * digits of a saturated row; else the value nearest 0 between the extremes of g, which is g if g is constant. */
 static void NAME(softmax_vjp_row)(const REAL *y, const REAL *g, REAL *out, ptrdiff_t n) {
-    NAME(Extremes) all = NAME(extremes_of)(y, g, n);
+    NAME(Extremes) all = NAME(extremes_of)(y, g, n, out);
     REAL y_max = NAME(max_lane)(all.y_max), least = -NAME(max_lane)(-all.g_min), most = NAME(max_lane)(all.g_max);
     REAL c = least > 0 ? least : most < 0 ? most : 0;
     if (y_max > (REAL)0.5) c = g[NAME(index_of)(y, n, y_max)];
     V centre = NAME(splat)(c), hi, lo;
-    NAME(dot_of)(y, g, n, centre, &hi, &lo);
+    NAME(dot_of)(y, g, n, centre, NAME(next)(y, n), NAME(next)(g, n), &hi, &lo);
     NAME(add_lanes)(&hi, &lo);
     NAME(vjp_all)(y, g, out, n, centre, hi + lo);
 }
@@ -117,6 +121,12 @@ static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out
 /* The sum of all entries but the one at k. */
 INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
     V before, before_lo, after, after_lo;
+    if (n <= LANES) {
+        before = NAME(without_lane)(NAME(load_part)(y, n, NAME(splat)(0)), k);
+        before_lo = NAME(splat)(0);
+        NAME(add_lanes)(&before, &before_lo);
+        return before[0] + before_lo[0];
+    }
     NAME(sum_of)(y, k, &before, &before_lo);
     NAME(sum_of)(y + k + 1, n - k - 1, &after, &after_lo);
     NAME(add_exactly)(&before, &before_lo, after);
@@ -148,7 +158,7 @@ typedef struct {
 INLINE REAL NAME(spread_row)(const REAL *x, ptrdiff_t n, REAL max, const REAL *everywhere) {
     V hi, lo;
     if (!everywhere) return 0;
-    NAME(dot_of)(everywhere, x, n, NAME(splat)(max), &hi, &lo);
+    NAME(dot_of)(everywhere, x, n, NAME(splat)(max), NULL, NULL, &hi, &lo);
     NAME(add_lanes)(&hi, &lo);
     return -(hi[0] + lo[0]);
 }
@@ -176,7 +186,7 @@ static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdi
         return NAN;
     }
     REAL spread = NAME(spread_row)(x, n, max, everywhere);
-    NAME(Summary) r = NAME(row_summary)(x, out, n, max);
+    NAME(Summary) r = NAME(row_summary)(x, out, n, max, NAME(next)(out, n));
     if (out) {
         REAL dx = NAME(grad_at_label)(at_label, t, out[label] / r.hi[0], r.rest[0], x_label == max, label);
         V factor = NAME(splat)(scale * (at_label + total));

@@ -9,6 +9,7 @@
 #undef GROUPS
 #undef EXPS
 #undef PIECE
+#undef ROWS_AHEAD
 #undef MANTISSA_BITS
 #undef BIAS
 #undef UNBIAS

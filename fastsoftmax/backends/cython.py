@@ -15,7 +15,6 @@ cross_entropy = kernels.cross_entropy
 cross_entropy_with_grad = kernels.cross_entropy_with_grad
 
 
-
 def _regime(op):
     return lambda dtype, canonical: f"{kernels.regime(op, dtype.itemsize, canonical)}, {level}"
 

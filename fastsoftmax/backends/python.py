@@ -92,12 +92,12 @@ def _largest(row):
     return row.index(max(row))
 
 
-def _exp_shifted(a, m):
-    """``exp(a - m)`` for ``a <= m``, as the exp of the rounded difference and that rounding's error."""
+def _exp_shifted(a, m, lift=0.0):
+    """``exp(a - m + lift)`` for ``a <= m``: the exp of the rounded difference, and that rounding's error."""
     d = a - m
     if d < -746:  # exp is 0 below, and d may be infinite
         return 0.0, 0.0
-    return math.exp(d), math.fsum((a, -m, -d))
+    return math.exp(d + lift), math.fsum((a, -m, -d))
 
 
 def _largest_and_rest(row):
@@ -105,8 +105,16 @@ def _largest_and_rest(row):
     k = _largest(row)
     if k is None:
         return None, NAN
-    shifted = (_exp_shifted(a, row[k]) for j, a in enumerate(row) if j != k)
-    return k, math.fsum(part for e, error in shifted for part in (e, e * error))
+    others = row[:k] + row[k + 1 :]
+    rest = _sum_of_exps(others, row[k])
+    if rest < 1e-200:  # subnormal terms have lost digits; 128 added to such differences is exact
+        rest = _sum_of_exps(others, row[k], 128.0) / math.exp(128)
+    return k, rest
+
+
+def _sum_of_exps(row, m, lift=0.0):
+    shifted = (_exp_shifted(a, m, lift) for a in row)
+    return math.fsum(part for e, error in shifted for part in (e, e * error))
 
 
 def _softmax_row(row):

@@ -1,0 +1,37 @@
+"""The one place that imports numba-cuda: another compiler of CUDA Python is a change of this file.
+
+numba-cuda is in maintenance since June 2026; its successor, numba-cuda-mlir, has the same kernel language.
+"""
+
+import re
+from importlib import metadata
+
+import numpy as np
+
+if not hasattr(np, "row_stack"):  # gone in NumPy 2.5; numba-cuda 0.30 asks for it at its first compilation
+    np.row_stack = np.vstack  # noqa: NPY201
+
+from llvmlite import ir
+from numba import cuda
+from numba.cuda import libdevice, types
+from numba.cuda.extending import intrinsic
+
+__all__ = ["compile_ptx", "cuda", "device", "intrinsic", "ir", "libdevice", "types", "version"]
+
+# Inlined into the kernel: a function of its own would be compiled for the current device, which need not
+# exist, and its arguments' arrays would leave the registers.
+device = cuda.jit(device=True, inline="always")
+
+
+def compile_ptx(kernel, signature, capability, max_threads):
+    """PTX of a kernel for a compute capability, and the name of its entry."""
+    # Not fastmath: it breaks NaN and -inf and deletes the compensation of the shift.
+    ptx, _ = cuda.compile_ptx(
+        kernel, signature, cc=capability, fastmath=False, opt=True, launch_bounds=max_threads
+    )
+    return ptx, re.search(r"\.visible \.entry (\S+)\(", ptx).group(1)
+
+
+def version():
+    """The compiler's, for caches of its output."""
+    return f"numba-cuda {metadata.version('numba-cuda')}"

@@ -1,0 +1,190 @@
+"""What numba-cuda has no function for: vector accesses, 16-bit storage, scaling by a power of two."""
+
+from functools import lru_cache
+
+from fastsoftmax._cuda.compat import intrinsic, ir, types
+
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOAT, _DOUBLE, _HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
+
+_NARROW = {"float16": "cvt.rn.f16x2.f32 $0, $1, $2;", "bfloat16": "cvt.rn.bf16x2.f32 $0, $1, $2;"}
+
+
+@intrinsic
+def scale(typingctx, value, shifted):
+    """``value * 2**k``, where ``shifted`` is k plus the constant that rounded it: k is in its low bits."""
+
+    def codegen(context, builder, signature, args):
+        return scaled(builder, *args)
+
+    return value(value, shifted), codegen
+
+
+def scaled(builder, value, shifted):
+    """The instructions of `scale`: by 2^(k + offset), exactly, and back, which alone rounds a subnormal."""
+    double = value.type == _DOUBLE
+    bias, offset = (1023, 54) if double else (127, 24)
+    bits = builder.bitcast(shifted, _I64 if double else _I32)
+    if double:
+        high = builder.shl(builder.add(builder.trunc(bits, _I32), _I32(bias + offset)), _I32(20))
+        factor = builder.shl(builder.zext(high, _I64), _I64(32))
+    else:
+        # The low nine bits of the rounding constant are 0, so that this shifts it out.
+        factor = builder.add(builder.shl(bits, _I32(23)), _I32((bias + offset) << 23))
+    value = builder.fmul(value, builder.bitcast(factor, value.type))
+    return builder.fmul(value, ir.Constant(value.type, 2.0**-offset))
+
+
+@intrinsic
+def ex2(typingctx, x):
+    """The hardware's 2**x, to 2^-22 relative, subnormals included."""
+
+    def codegen(context, builder, signature, args):
+        return builder.call(_assembly(_FLOAT, [_FLOAT], "ex2.approx.f32 $0, $1;", "=f,f"), args)
+
+    return types.float32(types.float32), codegen
+
+
+@lru_cache
+def make_load(storage):
+    """``load(p, i)``: one stored entry as a number."""
+    number = types.float64 if storage == "float64" else types.float32
+
+    @intrinsic
+    def load(typingctx, p, i):
+        def codegen(context, builder, signature, args):
+            source = _element(context, builder, signature.args[1], *args)
+            return _widen(builder, storage, [builder.load(source)])[0]
+
+        return number(p, i), codegen
+
+    return load
+
+
+@lru_cache
+def make_store(storage):
+    """``store(p, i, v)``: a number as one stored entry."""
+
+    @intrinsic
+    def store(typingctx, p, i, v):
+        def codegen(context, builder, signature, args):
+            p, i, v = args
+            target = _element(context, builder, signature.args[1], p, i)
+            builder.store(_narrow_one(builder, storage, v), target)
+            return context.get_dummy_value()
+
+        return types.void(p, i, v), codegen
+
+    return store
+
+
+@lru_cache
+def make_fetch(storage, width, vector, pitch):
+    """``fetch(p, i, held, slot)``: ``width`` entries from ``i`` on, into slots ``pitch`` apart."""
+
+    @intrinsic
+    def fetch(typingctx, p, i, held, slot):
+        def codegen(context, builder, signature, args):
+            _, i_type, held_type, slot_type = signature.args
+            p, i, held, slot = args
+            source = _element(context, builder, i_type, p, i)
+            raw = (_load_vector if vector else _load_each)(builder, storage, source, width)
+            for q, value in enumerate(raw):
+                builder.store(value, _slot(context, builder, held_type, held, slot_type, slot, q * pitch))
+            return context.get_dummy_value()
+
+        return types.void(p, i, held, slot), codegen
+
+    return fetch
+
+
+@lru_cache
+def make_put(storage, width, vector, pitch):
+    """``put(p, i, held, slot)``: ``width`` slots ``pitch`` apart into memory from ``i`` on."""
+
+    @intrinsic
+    def put(typingctx, p, i, held, slot):
+        def codegen(context, builder, signature, args):
+            _, i_type, held_type, slot_type = signature.args
+            p, i, held, slot = args
+            target = _element(context, builder, i_type, p, i)
+            values = [
+                builder.load(_slot(context, builder, held_type, held, slot_type, slot, q * pitch))
+                for q in range(width)
+            ]
+            (_store_vector if vector else _store_each)(builder, storage, target, values)
+            return context.get_dummy_value()
+
+        return types.void(p, i, held, slot), codegen
+
+    return put
+
+
+def _element(context, builder, i_type, p, i):
+    return builder.gep(p, [context.cast(builder, i, i_type, types.int64)], inbounds=True)
+
+
+def _slot(context, builder, held_type, held, slot_type, slot, offset):
+    data = context.make_array(held_type)(context, builder, held).data
+    slot = context.cast(builder, slot, slot_type, types.int64)
+    return builder.gep(data, [builder.add(slot, _I64(offset))], inbounds=True)
+
+
+def _load_vector(builder, storage, source, width):
+    """One access of ``width`` entries; 16-bit ones as pairs, which LLVM loads as one vector of words."""
+    if storage in _NARROW:
+        words = _load_words(builder, source, _I32, width // 2, width * 2)
+        halves = [builder.trunc(builder.lshr(w, _I32(16 * k)), _I16) for w in words for k in range(2)]
+        return _widen(builder, storage, halves)
+    element = source.type.pointee
+    return _load_words(builder, source, element, width, width * (8 if element == _DOUBLE else 4))
+
+
+def _load_words(builder, source, element, count, align):
+    vector = ir.VectorType(element, count)
+    loaded = builder.load(builder.bitcast(source, vector.as_pointer()), align=align)
+    return [builder.extract_element(loaded, _I32(k)) for k in range(count)]
+
+
+def _load_each(builder, storage, source, width):
+    raw = [builder.load(builder.gep(source, [_I64(q)], inbounds=True)) for q in range(width)]
+    return _widen(builder, storage, raw)
+
+
+def _store_vector(builder, storage, target, values):
+    align = len(values) * (2 if storage in _NARROW else 8 if storage == "float64" else 4)
+    if storage in _NARROW:
+        pairs = zip(values[::2], values[1::2], strict=True)
+        values = [_narrow(builder, storage, low, high) for low, high in pairs]
+    vector = ir.Constant(ir.VectorType(values[0].type, len(values)), ir.Undefined)
+    for k, value in enumerate(values):
+        vector = builder.insert_element(vector, value, _I32(k))
+    builder.store(vector, builder.bitcast(target, vector.type.as_pointer()), align=align)
+
+
+def _store_each(builder, storage, target, values):
+    for q, value in enumerate(values):
+        builder.store(_narrow_one(builder, storage, value), builder.gep(target, [_I64(q)], inbounds=True))
+
+
+def _widen(builder, storage, raw):
+    if storage == "float16":
+        return [builder.fpext(builder.bitcast(v, _HALF), _FLOAT) for v in raw]
+    if storage == "bfloat16":
+        return [builder.bitcast(builder.shl(builder.zext(v, _I32), _I32(16)), _FLOAT) for v in raw]
+    return raw
+
+
+def _narrow(builder, storage, low, high):
+    """Two numbers rounded to 16 bits, in one word."""
+    return builder.call(_assembly(_I32, [_FLOAT, _FLOAT], _NARROW[storage], "=r,f,f"), [high, low])
+
+
+def _narrow_one(builder, storage, value):
+    if storage not in _NARROW:
+        return value
+    return builder.trunc(_narrow(builder, storage, value, ir.Constant(_FLOAT, 0.0)), _I16)
+
+
+def _assembly(result, arguments, text, constraints):
+    return ir.InlineAsm(ir.FunctionType(result, arguments), text, constraints)

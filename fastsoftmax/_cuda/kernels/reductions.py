@@ -1,0 +1,42 @@
+"""Sums over all rows, in one block and in float64: what "mean" divides by, and the loss."""
+
+import numpy as np
+
+from fastsoftmax._cuda.teams import make_team
+
+
+def total_weight(t, plan, weighted):
+    """``scale`` becomes the weight of the labels that take part, and its reciprocal (1 where it is 0)."""
+    cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 1)
+    scratch_size, team_sum, double = team.scratch, team.sum, np.float64
+
+    def total_weight_kernel(labels, weight, ignored, scale, m, n):
+        scratch = cuda.shared.array(scratch_size, double)
+        total = double(0)
+        for i in range(cuda.threadIdx.x, m, threads):
+            label = labels[i]
+            if label != ignored and label >= 0 and label < n:
+                total += double(weight[label]) if weighted else double(1)
+        total = team_sum(total, scratch, 0)
+        if cuda.threadIdx.x == 0:
+            scale[0] = total
+            scale[1] = double(1) / (total if total != 0 else double(1))
+
+    return total_weight_kernel
+
+
+def total_loss(t, plan, mean):
+    """The sum of ``loss``, or its mean."""
+    cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 1)
+    scratch_size, team_sum, double, store, number = team.scratch, team.sum, np.float64, t.store, t.number
+
+    def total_loss_kernel(loss, scale, out, m):
+        scratch = cuda.shared.array(scratch_size, double)
+        total = double(0)
+        for i in range(cuda.threadIdx.x, m, threads):
+            total += double(loss[i])
+        total = team_sum(total, scratch, 0)
+        if cuda.threadIdx.x == 0:
+            store(out, 0, number(total / scale[0]) if mean else number(total))
+
+    return total_loss_kernel

@@ -1,0 +1,118 @@
+"""The public operations on arrays that are on a GPU: same kind out, on the caller's stream.
+
+Nothing here waits for the GPU, so calls can be captured in a CUDA graph once a first one has compiled
+the kernels. What cannot be known without waiting does not raise: a label out of range makes its row's
+loss and gradient NaN. Signatures and meaning are those of `fastsoftmax.api`.
+"""
+
+import math
+from functools import partial
+
+from fastsoftmax._arrays import rows_of
+from fastsoftmax._cuda.calls import Call, Result
+from fastsoftmax._cuda.recipes import jacobian_recipe, rows_recipe
+
+
+def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
+    return _forward("softmax", 0.0, x, axis, out, where, backend)
+
+
+def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
+    return _forward("log_softmax", -math.inf, x, axis, out, where, backend)
+
+
+def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+    call = Call(backend, x=x)
+    if where is not None:
+        call.mask(where)
+    rows = rows_of(call.shape, axis)
+    shape = rows.keepdims()[: len(call.shape)] if keepdims else rows.kept
+    result = Result(call, shape, rows.reduced, out)
+    if rows.canonical[1] == 0:
+        call.kind.assign(
+            result.buffer, call.kind.full(call.like, tuple(result.buffer.shape), call.dtype, -math.inf)
+        )
+    return call.run(partial(rows_recipe, "logsumexp"), rows, result)
+
+
+def softmax_vjp(y, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    return _product("softmax_vjp", axis, out, backend, y=y, g=g)
+
+
+def softmax_jvp(y, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    return _product("softmax_vjp", axis, out, backend, y=y, g=t)
+
+
+def log_softmax_vjp(logy, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    return _product("log_softmax_vjp", axis, out, backend, logy=logy, g=g)
+
+
+def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
+    return _product("log_softmax_jvp", axis, out, backend, logy=logy, t=t)
+
+
+def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    if layout != "batched":
+        raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
+    call = Call(backend, y=y)
+    rows = rows_of(call.shape, axis, last=True)
+    outer, n, _ = rows.canonical
+    result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
+    return call.run(jacobian_recipe, rows, result)
+
+
+def cross_entropy(
+    x,
+    labels,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
+    backend=None,
+    num_threads=None,
+):
+    call = Call(backend, x=x)
+    rows = rows_of(call.shape, axis)
+    return call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, None)
+
+
+def cross_entropy_with_grad(
+    x,
+    labels,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
+    out=None,
+    backend=None,
+    num_threads=None,
+):
+    call = Call(backend, x=x)
+    rows = rows_of(call.shape, axis)
+    dx = Result(call, call.shape, rows.canonical, out, rows)
+    loss = call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, dx)
+    return loss, dx.finish()
+
+
+def _forward(op, fill, x, axis, out, where, backend):
+    call = Call(backend, x=x)
+    mask = None if where is None else call.mask(where)
+    rows = rows_of(call.shape, axis)
+    result = Result(call, call.shape, rows.canonical, out, rows)
+    y = call.run(partial(rows_recipe, op), rows, result)
+    if mask is not None:
+        call.kind.assign(result.array, call.kind.masked(result.array, mask, fill))
+    return y
+
+
+def _product(op, axis, out, backend, **arrays):
+    call = Call(backend, **arrays)
+    rows = rows_of(call.shape, axis)
+    result = Result(call, call.shape, rows.canonical, out, rows)
+    return call.run(partial(rows_recipe, op), rows, result)

@@ -1,0 +1,96 @@
+"""CUDA kernels (`@cuda.jit`), here for NumPy arrays, which are copied to the GPU and back.
+
+Only asked for by name: the copies cost more than the work saves. Arrays that are on a GPU already go to
+the same kernels through `fastsoftmax._cuda.operations`, without a copy. The kernels are in
+`fastsoftmax/_cuda/kernels`; importing this file raises where none can run.
+"""
+
+import math
+from functools import partial
+
+from fastsoftmax._cuda.availability import reason_unavailable
+
+if (reason := reason_unavailable()) is not None:
+    raise ImportError(reason)
+
+from fastsoftmax._cuda.driver import get_driver
+from fastsoftmax._cuda.launcher import run_on_host
+from fastsoftmax._cuda.recipes import cross_entropy_recipe, jacobian_recipe, plan_of, rows_recipe
+
+# A block of rows is what the device's memory holds at once: 2 GB of float64.
+BLOCK_ELEMENTS = 1 << 28
+
+
+def _kernel(function):
+    """What the public layer asks of a kernel: one call from one thread, and the regime's name."""
+    function.elements_per_thread = math.inf
+    function.block_elements = BLOCK_ELEMENTS
+    function.regime = partial(_regime, function.__name__)
+    return function
+
+
+def _regime(op, dtype, canonical):
+    return plan_of(op, dtype.name, canonical, shared_memory=get_driver().shared_memory()).regime
+
+
+@_kernel
+def softmax(x, out):
+    _rows("softmax", out, x=x)
+
+
+@_kernel
+def log_softmax(x, out):
+    _rows("log_softmax", out, x=x)
+
+
+@_kernel
+def logsumexp(x, out):
+    _rows("logsumexp", out, x=x)
+
+
+@_kernel
+def softmax_vjp(y, g, out):
+    _rows("softmax_vjp", out, y=y, g=g)
+
+
+@_kernel
+def log_softmax_vjp(logy, g, out):
+    _rows("log_softmax_vjp", out, logy=logy, g=g)
+
+
+@_kernel
+def log_softmax_jvp(logy, t, out):
+    _rows("log_softmax_jvp", out, logy=logy, t=t)
+
+
+@_kernel
+def softmax_jacobian(y, out):
+    recipe = partial(jacobian_recipe, y.dtype.name, y.shape)
+    run_on_host(get_driver(), recipe, {"y": y}, {"out": out})
+
+
+@_kernel
+def cross_entropy(x, labels, weight, smoothing, loss):
+    _cross_entropy(x, labels, weight, smoothing, 1.0, loss=loss)
+
+
+@_kernel
+def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
+    _cross_entropy(x, labels, weight, smoothing, scale, loss=loss, out=out)
+
+
+def _rows(op, out, **arrays):
+    (first, *_) = arrays.values()
+    recipe = partial(rows_recipe, op, first.dtype.name, first.shape)
+    run_on_host(get_driver(), recipe, arrays, {"out": out})
+
+
+def _cross_entropy(x, labels, weight, smoothing, scale, **outputs):
+    arrays = {"x": x, "labels": labels} | ({} if weight is None else {"weight": weight})
+    gradient = "out" in outputs
+    recipe = partial(cross_entropy_recipe, x.dtype.name, x.shape, smoothing > 0, weight is not None, gradient)
+    unused = {} if weight is not None else {"weight": 0}
+    if not gradient:
+        unused["out"] = 0
+    numbers = {"smoothing": float(smoothing), "ignored": -1, "factor": float(scale), **unused}
+    run_on_host(get_driver(), recipe, arrays, outputs, numbers)

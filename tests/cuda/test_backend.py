@@ -1,0 +1,111 @@
+"""The backend from its file to the driver: NumPy arrays there and back, and its place in the registry."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from fastsoftmax import registry
+from fastsoftmax._cuda import availability
+from tests import checks, inputs, oracle
+
+
+@pytest.fixture
+def backend(installed):
+    """The name of the interpreted backend, registered for one test."""
+    fs.register_backend("cuda in lockstep", import_module("fastsoftmax.backends.cuda"), priority=-1)
+    return "cuda in lockstep"
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("shape", [(3, 5), (2, 12), (4, 33)])
+def test_against_autograd(op, shape, backend):
+    x = inputs.rng(0).normal(size=shape) * 3
+    extra = oracle.extra_inputs(op, x)
+    actual = checks.call(op, *oracle.arguments(op, x, extra=extra), backend=backend)
+    for a, b in zip(actual, oracle.autograd_answer(op, x, extra=extra), strict=True):
+        checks.assert_close(a, b, np.float64)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_jacobian_of_dominant_rows(dtype, backend):
+    checks.check_jacobian_ulps(inputs.saturated(dtype), backend)
+
+
+@pytest.mark.parametrize("axis", [0, 1, (0, 2), None])
+def test_axes(axis, backend):
+    x = inputs.rng(1).normal(size=(3, 4, 5))
+    checks.assert_close(
+        fs.softmax(x, axis, backend=backend), oracle.longdouble_forward("softmax", x, axis), np.float64
+    )
+
+
+def test_memory_goes_back(backend, installed):
+    fs.cross_entropy_with_grad(np.zeros((3, 4)), [0, 1, 2], backend=backend)
+    assert not installed.memory
+    assert installed.synchronized == 1
+
+
+def test_explain_names_the_regime(backend):
+    kernel = registry.find("softmax", backend)
+    assert kernel.regime(np.dtype(np.float32), (10, 1000, 1)) == "warp"
+
+
+def test_same_names_and_order_as_the_other_backends(backend):
+    module = import_module("fastsoftmax.backends.cuda")
+    assert [name for name in vars(module) if name in registry.OPS] == list(registry.OPS)
+
+
+def test_unavailable_is_a_reason(monkeypatch):
+    monkeypatch.setattr(availability, "reason_unavailable", lambda: "no such thing")
+    monkeypatch.delitem(sys.modules, "fastsoftmax.backends.cuda", raising=False)
+    with pytest.raises(ImportError, match=r"^no such thing$"):
+        import_module("fastsoftmax.backends.cuda")
+
+
+def test_reason_names_the_missing_package(monkeypatch):
+    monkeypatch.setattr(availability, "_installed", lambda package: package != "numba-cuda")
+    assert "numba-cuda is not installed: pip install 'fastsoftmax[cuda]'" in availability.reason_unavailable()
+
+
+def test_reason_names_the_missing_driver(monkeypatch):
+    def no_library(name):
+        raise OSError
+
+    monkeypatch.setattr(availability, "_installed", lambda package: True)
+    monkeypatch.setattr(availability.ctypes, "CDLL", no_library)
+    assert "no NVIDIA driver" in availability.reason_unavailable()
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "words"), [(100, 0, "error 100"), (0, 0, "no device"), (0, 1, None)]
+)
+def test_reason_of_the_driver(error, count, words, monkeypatch):
+    class Library:
+        def cuInit(self, flags):
+            return error
+
+        def cuDeviceGetCount(self, pointer):
+            pointer._obj.value = count
+            return 0
+
+    monkeypatch.setattr(availability, "_installed", lambda package: True)
+    monkeypatch.setattr(availability.ctypes, "CDLL", lambda name: Library())
+    reason = availability.reason_unavailable()
+    assert reason is None if words is None else words in reason
+
+
+def test_status_imports_no_cuda_package():
+    program = (
+        "import sys, fastsoftmax as fs; fs.backend_status(); fs.available_backends();"
+        "print([m for m in sys.modules if m.split('.')[0] in ('cuda', 'numba_cuda', 'cupy', 'torch')])"
+    )
+    if availability.reason_unavailable() is None:
+        pytest.skip("a GPU is here: the status loads the backend")
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "[]"

@@ -1,0 +1,270 @@
+"""Every kernel in every regime, interpreted: tails, special rows, storage, both orders of the warps.
+
+Outputs and memory are poisoned with NaN before each run, so that an entry nobody wrote fails.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from fastsoftmax._cuda.launcher import launch, run_on_host
+from fastsoftmax._cuda.recipes import cross_entropy_recipe, jacobian_recipe, rows_recipe
+from tests import inputs
+from tests.cuda import exact
+from tests.cuda.fake_driver import FakeDriver
+
+STORAGES = ("float32", "float64", "float16", "bfloat16")
+FORWARD = ("softmax", "log_softmax", "logsumexp")
+PRODUCTS = {"softmax_vjp": ("y", "g"), "log_softmax_vjp": ("logy", "g"), "log_softmax_jvp": ("logy", "t")}
+
+# Rows that end within a vector, a team's first or second round, or a segment.
+TAILS = {
+    "8 lanes": (1, 2, 3, 8, 33, 64),
+    "16 lanes": (5, 48),
+    "warp": (12, 31, 264),
+    "block": (1, 66, 264),
+    "shared": (7, 264),
+    "split": (65, 200),
+    "columns": (1, 4, 7),
+    "columns split": (9, 30),
+}
+CASES = [(regime, n) for regime, tails in TAILS.items() for n in tails]
+INNER = 6  # a tile and a half
+
+
+def shape_of(regime, n):
+    if regime.startswith("columns"):
+        return (2, n, INNER)
+    return (2 if regime == "split" else 3, n, 1)
+
+
+def logits(shape, storage, seed=0):
+    """Rows around 0, 200 and -200, as they are stored."""
+    rng = inputs.rng(seed)
+    offsets = np.resize([0.0, 200.0, -200.0], shape[0])[:, None, None]
+    return exact.to_stored(rng.normal(size=shape) * 8 + offsets, storage)
+
+
+def poisoned(shape, storage):
+    return exact.to_stored(np.full(shape, np.nan), storage)
+
+
+def run_rows(driver, op, storage, arrays, shape):
+    out = poisoned((shape[0], shape[2]) if op == "logsumexp" else shape, storage)
+    run_on_host(driver, partial(rows_recipe, op, storage, shape), arrays, {"out": out})
+    return exact.from_stored(out, storage)
+
+
+def forward_of(op, x, storage):
+    """The stored output of a forward op, for the products that take it."""
+    return exact.to_stored(exact.forward(op, exact.from_stored(x, storage), storage)[0], storage)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("regime", "n"), CASES)
+def test_forward(regime, n, storage, use_regime, driver):
+    use_regime(regime)
+    x = logits(shape_of(regime, n), storage)
+    for op in FORWARD:
+        actual = run_rows(driver, op, storage, {"x": x}, x.shape)
+        exact.assert_within(actual, *exact.forward(op, exact.from_stored(x, storage), storage))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("regime", "n"), CASES)
+def test_products(regime, n, storage, use_regime, driver):
+    use_regime(regime)
+    x = logits(shape_of(regime, n), storage)
+    vector = exact.to_stored(inputs.rng(1).normal(size=x.shape) + 3, storage)
+    for op, (first, second) in PRODUCTS.items():
+        y = forward_of("softmax" if first == "y" else "log_softmax", x, storage)
+        actual = run_rows(driver, op, storage, {first: y, second: vector}, x.shape)
+        given = (exact.from_stored(a, storage) for a in (y, vector))
+        exact.assert_within(actual, *exact.product(op, *given, storage))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize(("weighted", "smoothing"), [(False, 0.0), (True, 0.0), (True, 0.25), (False, 0.25)])
+@pytest.mark.parametrize("storage", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("regime", "n"), [("8 lanes", 5), ("warp", 36), ("shared", 70), ("split", 132), ("columns split", 15)]
+)
+def test_cross_entropy(regime, n, storage, weighted, smoothing, gradient, use_regime, driver):
+    use_regime(regime)
+    x = logits(shape_of(regime, n), storage)
+    check_cross_entropy(driver, x, storage, weighted, smoothing, gradient)
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("regime", "n"), [("8 lanes", 40), ("block", 69)])
+def test_cross_entropy_of_halves(regime, n, storage, use_regime, driver):
+    use_regime(regime)
+    check_cross_entropy(driver, logits(shape_of(regime, n), storage), storage, False, 0.0, True)
+
+
+def check_cross_entropy(driver, x, storage, weighted, smoothing, gradient):
+    number = "float64" if storage == "float64" else "float32"
+    outer, n, inner = x.shape
+    labels = inputs.rng(2).integers(0, n, (outer, inner))
+    labels[0] = -1
+    labels[-1] = exact.from_stored(x, storage)[-1].argmax(axis=0)
+    weight = inputs.rng(3).uniform(0.5, 2, n).astype(number) if weighted else None
+    loss, out = np.full(labels.shape, np.nan, number), poisoned(x.shape, storage)
+    run_on_host(
+        driver,
+        partial(cross_entropy_recipe, storage, x.shape, smoothing > 0, weighted, gradient),
+        {"x": x, "labels": labels} | ({"weight": weight} if weighted else {}),
+        {"loss": loss} | ({"out": out} if gradient else {}),
+        {"smoothing": smoothing, "ignored": -1, "factor": 0.25}
+        | ({} if weighted else {"weight": 0})
+        | ({} if gradient else {"out": 0}),
+    )
+    given = exact.from_stored(x, storage), labels, weight, smoothing, 0.25
+    desired_loss, desired_dx = exact.cross_entropy(*given, storage)
+    exact.assert_within(loss.astype(np.longdouble), *desired_loss)
+    if gradient:
+        exact.assert_within(exact.from_stored(out, storage), *desired_dx)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
+def test_jacobian(n, storage, driver):
+    y = forward_of("softmax", logits((5, n, 1), storage), storage)
+    out = poisoned((5, n, n), storage)
+    run_on_host(driver, partial(jacobian_recipe, storage, y.shape), {"y": y}, {"out": out})
+    actual = exact.from_stored(out, storage)
+    exact.assert_within(actual, *exact.jacobian(exact.from_stored(y, storage), storage))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    ("regime", "place"), [("8 lanes", 0), ("block", 0), ("columns split", 0), ("split", 63)]
+)
+def test_special_rows(regime, place, storage, use_regime, driver):
+    """Each row of the agreed list, at the start of a row or, after some -inf, across a segment's border."""
+    use_regime(regime)
+    cases = list(inputs.SPECIAL_ROWS.values())
+    x = np.array([[-np.inf] * place + case.row for case in cases])[:, :, None]
+    if regime.startswith("columns"):
+        x = np.ascontiguousarray(x[:, :, 0].T[None])
+    for op in FORWARD:
+        wanted = [getattr(case, op) for case in cases]
+        stored = exact.to_stored(x, storage)
+        actual = run_rows(driver, op, storage, {"x": stored}, x.shape)
+        actual = actual[0].T if regime.startswith("columns") else actual[..., 0]
+        if op != "logsumexp":
+            actual = actual[:, place:]
+        np.testing.assert_allclose(
+            actual.astype(float), np.array(wanted, float), rtol=2 * exact.EPS[storage], atol=0
+        )
+
+
+@pytest.mark.parametrize("regime", TAILS)
+def test_same_bits_in_any_order_place_and_alignment(regime, use_regime, monkeypatch):
+    """Warps and blocks reversed, more rows beside, memory off by one entry: no bit changes."""
+    use_regime(regime)
+    n = TAILS[regime][-1]
+    x = logits(shape_of(regime, n), "float32")
+    alone = np.ascontiguousarray(x[1:2])
+    for op in FORWARD:
+        results = [
+            run_rows(FakeDriver(reverse=reverse), op, "float32", {"x": x}, x.shape)
+            for reverse in (False, True)
+        ]
+        results.append(run_rows(_Unaligned(), op, "float32", {"x": x}, x.shape))
+        for other in results[1:]:
+            np.testing.assert_array_equal(other, results[0])
+        by_itself = run_rows(FakeDriver(), op, "float32", {"x": alone}, alone.shape)
+        np.testing.assert_array_equal(by_itself, results[0][1:2])
+
+
+class _Unaligned(FakeDriver):
+    def allocate(self, nbytes, stream=0):
+        return super().allocate(nbytes, stream, offset=4)
+
+
+@pytest.mark.parametrize("regime", TAILS)
+def test_in_place(regime, use_regime, driver):
+    """``out`` may be the input itself: each entry is read before any of its row is written."""
+    use_regime(regime)
+    n = TAILS[regime][-1]
+    x = logits(shape_of(regime, n), "float32")
+    labels = inputs.rng(4).integers(0, n, (x.shape[0], x.shape[2]))
+    apart = _in_place_or_not(driver, x, labels, in_place=False)
+    np.testing.assert_array_equal(_in_place_or_not(driver, x, labels, in_place=True), apart)
+
+
+def _in_place_or_not(driver, x, labels, in_place):
+    recipe = cross_entropy_recipe("float32", x.shape, False, False, True)
+    places = {"x": driver.allocate(x.nbytes), "labels": driver.allocate(labels.nbytes)}
+    driver.upload(places["x"], x, 0)
+    driver.upload(places["labels"], labels, 0)
+    places["out"] = places["x"] if in_place else driver.allocate(x.nbytes)
+    values = {**places, "loss": driver.allocate(labels.size * 4), "weight": 0}
+    workspace = driver.allocate(recipe.workspace)
+    launch(driver, recipe, {**values, "smoothing": 0.0, "ignored": -1, "factor": 1.0}, workspace, 0)
+    out = np.empty_like(x)
+    driver.download(out, places["out"], 0)
+    return out
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64"])
+@pytest.mark.parametrize("regime", ["warp", "split"])
+def test_constant_cotangent_gives_zero(regime, storage, use_regime, driver):
+    use_regime(regime)
+    y = forward_of("softmax", logits((2, 80, 1), storage), storage)
+    g = np.full_like(y, 1e7 / 3)
+    actual = run_rows(driver, "softmax_vjp", storage, {"y": y, "g": g}, y.shape)
+    np.testing.assert_array_equal(actual, 0)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64"])
+def test_subnormal_results_are_kept(storage, use_regime, driver):
+    """Nothing is flushed: not by exp, not by the product with 1 / S."""
+    use_regime("warp")
+    x = inputs.subnormal_results(storage)[:, :, None]
+    actual = run_rows(driver, "softmax", storage, {"x": x}, x.shape)
+    exact.assert_within(actual, *exact.forward("softmax", x.astype(np.longdouble), storage))
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_reductions_over_rows(mean, weighted, use_regime, driver):
+    """The loss over all rows, and the gradient's scale, from labels on the device; one is out of range."""
+    use_regime("8 lanes")
+    x = logits((20, 6, 1), "float32")
+    labels = np.resize(np.arange(6), (20, 1))
+    labels[3] = 77
+    weight = np.linspace(1, 2, 6, dtype=np.float32)
+    total, out = np.full(1, np.nan, np.float32), poisoned(x.shape, "float32")
+    reduction = "mean" if mean else "sum"
+    run_on_host(
+        driver,
+        partial(cross_entropy_recipe, "float32", x.shape, False, weighted, True, reduction),
+        {"x": x, "labels": labels} | ({"weight": weight} if weighted else {}),
+        {"total": total, "out": out},
+        {"smoothing": 0.0, "ignored": 77, "factor": 1.0} | ({} if weighted else {"weight": 0}),
+    )
+    known = np.where(labels == 77, -1, labels)
+    (loss, _), (dx, allowed) = exact.cross_entropy(
+        x.astype(np.longdouble), known, weight if weighted else None, 0.0, 1.0, "float32"
+    )
+    divisor = (weight[known[known >= 0]].sum() if weighted else 19) if mean else 1
+    np.testing.assert_allclose(float(total[0]), float(loss.sum() / divisor), rtol=1e-6)
+    exact.assert_within(out.astype(np.longdouble), dx / divisor, allowed / divisor * 1.3)
+
+
+def test_a_label_out_of_range_makes_its_row_nan(use_regime, driver):
+    use_regime("8 lanes")
+    x, labels = logits((3, 5, 1), "float32"), np.array([[1], [5], [-3]])
+    loss, out = np.zeros((3, 1), np.float32), np.zeros_like(x)
+    run_on_host(
+        driver,
+        partial(cross_entropy_recipe, "float32", x.shape, False, False, True),
+        {"x": x, "labels": labels},
+        {"loss": loss, "out": out},
+        {"smoothing": 0.0, "ignored": -1, "factor": 1.0, "weight": 0},
+    )
+    np.testing.assert_array_equal(np.isnan(loss[:, 0]), [False, True, True])
+    np.testing.assert_array_equal(np.isnan(out[:, :, 0]).all(axis=1), [False, True, True])

@@ -1,0 +1,240 @@
+"""Device arrays in and out, on a pretended library of them: its memory is the interpreting driver's."""
+
+from contextlib import contextmanager
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from fastsoftmax import registry
+from fastsoftmax._cuda import interop
+from fastsoftmax._cuda.door import also_on_device
+from tests import inputs, oracle
+
+STREAM = 1234
+
+
+class DeviceArray:
+    """An array on the pretended device."""
+
+    is_cuda = True
+
+    def __init__(self, library, values):
+        self.library, self.values = library, values
+        library.driver.memory[values.ctypes.data] = values.reshape(-1).view(np.uint8)
+
+    shape = property(lambda self: self.values.shape)
+
+    def reshape(self, *shape):
+        return DeviceArray(self.library, self.values.reshape(*shape))
+
+
+class Library:
+    """The kind of `DeviceArray`."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def array(self, values):
+        return self._new(np.shape(values), np.asarray(values))
+
+    def _new(self, shape, values):
+        raw = np.zeros(values.nbytes + 256, np.uint8)
+        start = -raw.ctypes.data % 256
+        fresh = raw[start : start + values.nbytes].view(values.dtype).reshape(shape)
+        fresh[...] = values
+        return DeviceArray(self, fresh)
+
+    def own(self, a):
+        return a
+
+    def back(self, a, like):
+        return a
+
+    def dtype(self, a):
+        return a.values.dtype.name
+
+    def address(self, a):
+        return a.values.ctypes.data
+
+    def contiguous(self, a):
+        return a.values.flags.c_contiguous
+
+    def nbytes(self, a):
+        return a.values.nbytes
+
+    @contextmanager
+    def device(self, a):
+        yield
+
+    def stream(self, a):
+        return STREAM
+
+    def empty(self, a, shape, dtype):
+        return self.array(
+            np.full(shape, 255, np.uint8) if dtype == "uint8" else np.full(shape, np.nan, dtype)
+        )
+
+    def full(self, a, shape, dtype, value):
+        return self.array(np.full(shape, value, dtype))
+
+    def cast(self, a, dtype):
+        return a if self.dtype(a) == dtype else self.array(a.values.astype(dtype))
+
+    def transposed(self, a, order):
+        return DeviceArray(self, a.values.transpose(order)) if a.values.size else a
+
+    def packed(self, a):
+        return a if self.contiguous(a) else self.array(a.values)
+
+    def masked(self, a, where, fill):
+        return self.array(np.where(where.values, a.values, a.values.dtype.type(fill)))
+
+    def assign(self, out, a):
+        out.values[...] = a.values
+
+
+@pytest.fixture
+def library(installed, monkeypatch):
+    library = Library(installed)
+    monkeypatch.setattr(interop, "kind_of", lambda a: library)
+    return library
+
+
+@pytest.fixture
+def ops(library, monkeypatch):
+    operations = import_module("fastsoftmax._cuda.operations")
+    calls = import_module("fastsoftmax._cuda.calls")
+    monkeypatch.setattr(calls, "kind_of", lambda a: library)
+    monkeypatch.setattr(calls, "_require_cuda", lambda backend: None)
+    return operations
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("axis", [-1, 0, (0, 2)])
+def test_against_numpy_arrays(op, axis, ops, library):
+    x = inputs.rng(0).normal(size=(3, 4, 2))
+    args = oracle.arguments(op, x, axis)
+    actual = getattr(ops, op)(*(library.array(a) for a in args), axis)
+    desired = getattr(fs, op)(*args, axis, backend="numpy")
+    pairs = zip(actual, desired, strict=True) if isinstance(desired, tuple) else [(actual, desired)]
+    for a, b in pairs:
+        assert isinstance(a, DeviceArray)
+        np.testing.assert_allclose(a.values, b, rtol=1e-12, atol=1e-15, strict=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "options", [{}, {"ignore_index": 2}, {"label_smoothing": 0.2}, {"weight": [1.0, 2.0, 0.5]}]
+)
+def test_cross_entropy_options(reduction, options, ops, library):
+    x, labels = inputs.rng(1).normal(size=(6, 3)), np.array([0, 1, 2, 2, 1, 0])
+    given = {k: library.array(v) if k == "weight" else v for k, v in options.items()}
+    actual = ops.cross_entropy_with_grad(
+        library.array(x), library.array(labels), reduction=reduction, **given
+    )
+    desired = fs.cross_entropy_with_grad(x, labels, reduction=reduction, backend="numpy", **options)
+    for a, b in zip(actual, desired, strict=True):
+        np.testing.assert_allclose(a.values, b, rtol=1e-12, atol=1e-15)
+
+
+def test_where(ops, library):
+    x, where = inputs.rng(2).normal(size=(4, 5)), inputs.rng(3).random((4, 5)) < 0.5
+    for op in ("softmax", "log_softmax", "logsumexp"):
+        actual = getattr(ops, op)(library.array(x), where=library.array(where))
+        np.testing.assert_allclose(
+            actual.values, getattr(fs, op)(x, where=where, backend="numpy"), rtol=1e-12
+        )
+
+
+def test_out_is_returned_and_may_be_the_input(ops, library):
+    x = inputs.rng(4).normal(size=(4, 6))
+    a = library.array(x)
+    assert ops.softmax(a, out=a) is a
+    np.testing.assert_allclose(a.values, fs.softmax(x, backend="numpy"), rtol=1e-13)
+
+
+def test_out_with_other_strides(ops, library):
+    x = inputs.rng(5).normal(size=(4, 6))
+    out = library.transposed(library.array(np.zeros((6, 4))), (1, 0))
+    assert ops.softmax(library.array(x), 0, out=out) is out
+    np.testing.assert_allclose(out.values, fs.softmax(x, 0, backend="numpy"), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [(np.zeros((4, 5)), TypeError), ("shape", ValueError), ("dtype", TypeError)],
+)
+def test_wrong_out(out, error, ops, library):
+    wrong = {"shape": np.zeros((5, 4)), "dtype": np.zeros((4, 5), np.float32)}
+    out = library.array(wrong[out]) if isinstance(out, str) else out
+    with pytest.raises(error):
+        ops.softmax(library.array(np.zeros((4, 5))), out=out)
+
+
+def test_runs_on_the_callers_stream_without_waiting(ops, library, installed):
+    ops.softmax(library.array(np.zeros((3, 4))))
+    assert {stream for _, stream in installed.launches} == {STREAM}
+    assert installed.synchronized == 0
+
+
+def test_host_arrays_beside_device_arrays(ops, library):
+    with pytest.raises(TypeError, match="g is a ndarray in host memory"):
+        ops.softmax_vjp(library.array(np.zeros((2, 3))), np.zeros((2, 3)))
+
+
+def test_other_layouts_of_the_jacobian(ops, library):
+    with pytest.raises(ValueError, match="'dense' is for NumPy arrays"):
+        ops.softmax_jacobian(library.array(np.zeros((2, 3))), layout="dense")
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_empty(shape, ops, library):
+    x = np.zeros(shape)
+    assert ops.softmax(library.array(x)).shape == shape
+    np.testing.assert_array_equal(ops.logsumexp(library.array(x)).values, fs.logsumexp(x))
+
+
+def test_integers_become_float64(ops, library):
+    assert ops.softmax(library.array(np.arange(4))).values.dtype == np.float64
+
+
+def test_recipes_and_launches_are_made_once(ops, library, installed):
+    for _ in range(2):
+        ops.softmax(library.array(np.zeros((3, 4))))
+    (first, _), (second, _) = installed.launches
+    assert first is second
+
+
+def test_the_door_leads_device_arrays_here(ops, library, monkeypatch):
+    monkeypatch.setitem(registry._kernels, ("softmax", "cuda"), None)
+    softmax = also_on_device(fs.softmax)
+    assert isinstance(softmax(library.array(np.zeros((2, 3)))), DeviceArray)
+    assert isinstance(softmax(np.zeros((2, 3))), np.ndarray)
+    assert isinstance(softmax([0.0, 1.0]), np.ndarray)
+
+
+def test_another_backend_by_name(library, monkeypatch):
+    calls = import_module("fastsoftmax._cuda.calls")
+    with pytest.raises(TypeError, match="need backend 'cuda'; backend= on the call asks for 'numpy'"):
+        calls.Call("numpy", x=library.array(np.zeros((2, 3))))
+
+
+def test_what_lies_on_a_device():
+    class OnHost:
+        __cuda_array_interface__ = None  # JAX's class has it, wherever an array lies
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+    class OnDevice(OnHost):
+        def __dlpack_device__(self):
+            return (2, 0)
+
+    class WithoutDLPack:
+        __cuda_array_interface__ = None
+
+    assert not any(map(interop.on_device, (1.0, [1.0], np.zeros(2), np.float32(1), OnHost(), None, "x")))
+    assert interop.on_device(OnDevice())
+    assert interop.on_device(WithoutDLPack())

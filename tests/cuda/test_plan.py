@@ -1,0 +1,79 @@
+"""The rule of regimes: every row length has one, whatever the number of rows, within the GPU's limits."""
+
+import pytest
+
+from fastsoftmax._cuda.plan import ITEMSIZE, MAX_THREADS, SHARED_MEMORY, STATIC_SHARED, plan
+
+LENGTHS = [
+    *range(1, 140),
+    255,
+    256,
+    1000,
+    1023,
+    1024,
+    1025,
+    2048,
+    4097,
+    8192,
+    16384,
+    28000,
+    50257,
+    10**5,
+    10**6,
+]
+
+
+@pytest.mark.parametrize("arrays", [1, 2])
+@pytest.mark.parametrize("storage", ITEMSIZE)
+@pytest.mark.parametrize("inner", [1, 2, 5, 100])
+def test_every_length_fits(storage, arrays, inner):
+    for n in LENGTHS:
+        p = plan(arrays, storage, n, inner)
+        x, y = p.block
+        assert 1 <= x * y <= MAX_THREADS
+        assert p.segments(n) * p.segment >= n
+        assert p.split or p.segment >= n
+        assert p.slots % p.width == 0
+        assert inner > 1 or n % p.width == 0
+        assert p.shared_bytes(arrays) <= SHARED_MEMORY - STATIC_SHARED
+        registers = arrays * p.slots * max(1, ITEMSIZE[storage] // 4)
+        assert p.shared or registers <= 32
+
+
+@pytest.mark.parametrize(
+    ("n", "regime"),
+    [
+        (5, "sub-warp"),
+        (128, "sub-warp"),
+        (256, "warp"),
+        (1024, "warp"),
+        (4096, "block"),
+        (16384, "block"),
+        (50000, "shared"),
+        (56 * 1024, "shared"),
+        (100_000, "split"),
+    ],
+)
+def test_regimes_of_float32(n, regime):
+    assert plan(1, "float32", n).regime == regime
+
+
+def test_regimes_of_columns():
+    assert plan(1, "float32", 100, 64).regime == "columns"
+    assert plan(1, "float32", 10**5, 64).regime == "split"
+
+
+def test_less_shared_memory_splits_earlier():
+    assert plan(1, "float32", 50_000, shared_memory=99 * 1024).regime == "split"
+
+
+def test_blocks_cover_all_rows():
+    assert plan(1, "float32", 8).blocks((17, 8, 1)) == 2
+    assert plan(1, "float32", 100_000).blocks((3, 100_000, 1)) == 3 * 7
+    assert plan(1, "float32", 10, 33).blocks((2, 10, 33)) == 2 * 2
+
+
+def test_accesses_of_16_bytes():
+    for storage, size in ITEMSIZE.items():
+        assert plan(1, storage, 4096).width * size == 16
+        assert plan(1, storage, 4097).width == 1
