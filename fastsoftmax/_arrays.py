@@ -252,6 +252,8 @@ def as_labels(labels, rows, ignore_index=None):
 
 
 def _check_range(labels, n, ignored):
+    if labels.size == 0 or (labels.min() >= 0 and labels.max() < n):
+        return
     wrong = (labels < 0) | (labels >= n)
     if ignored is not None:
         wrong &= ~ignored

@@ -426,11 +426,13 @@ def cross_entropy(
     >>> print(fs.cross_entropy([[40.0, 0.0]], [0]))
     4.248354255291589e-18
     """
-    x, rows, targets = _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction)
+    x, rows, targets, total_weight = _classification(
+        x, labels, axis, weight, ignore_index, label_smoothing, reduction
+    )
     loss = np.empty(rows.reduced, x.dtype)
     if x.size:
         _run("cross_entropy", backend, rows, (rows.view(x), *targets, loss), num_threads)
-    return _reduce(loss.reshape(rows.kept), reduction, *targets)
+    return _reduce(loss.reshape(rows.kept), reduction, total_weight)
 
 
 @also_on_device
@@ -482,14 +484,16 @@ def cross_entropy_with_grad(
     >>> dx
     array([[ 0.5, -0.5]])
     """
-    x, rows, targets = _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction)
+    x, rows, targets, total_weight = _classification(
+        x, labels, axis, weight, ignore_index, label_smoothing, reduction
+    )
     loss = np.empty(rows.reduced, x.dtype)
     result = rows.result(x.shape, x.dtype, out=out, inputs=(x,))
     if x.size:
-        scale = 1 / (_total_weight(*targets) or 1.0) if reduction == "mean" else 1.0
+        scale = 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
         args = (rows.view(x), *targets, scale, loss, result.buffer)
         _run("cross_entropy_with_grad", backend, rows, args, num_threads)
-    return _reduce(loss.reshape(rows.kept), reduction, *targets), result.finish()
+    return _reduce(loss.reshape(rows.kept), reduction, total_weight), result.finish()
 
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
@@ -530,7 +534,7 @@ _REDUCTIONS = ("mean", "sum", "none")
 
 
 def _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction):
-    """``x``, its rows, and the kernels' ``(labels, weight, smoothing)``, all checked."""
+    """``x``, its rows, the kernels' ``(labels, weight, smoothing)``, and what a mean divides by."""
     if reduction not in _REDUCTIONS:
         raise ValueError(
             f"unknown reduction {reduction!r}; expected one of {', '.join(map(repr, _REDUCTIONS))}"
@@ -544,10 +548,12 @@ def _classification(x, labels, axis, weight, ignore_index, label_smoothing, redu
     rows = rows_of(x.shape, axis)
     if weight is not None:
         weight = as_weight(weight, rows.canonical[1])
-    return x, rows, (as_labels(labels, rows, ignore_index), weight, float(label_smoothing))
+    labels = as_labels(labels, rows, ignore_index)
+    total_weight = labels.size if ignore_index is None and weight is None else _total_weight(labels, weight)
+    return x, rows, (labels, weight, float(label_smoothing)), total_weight
 
 
-def _total_weight(labels, weight, smoothing):
+def _total_weight(labels, weight):
     """What "mean" divides by: the labels' weights, ignored ones left out."""
     taking_part = labels >= 0
     if weight is None:
@@ -555,9 +561,9 @@ def _total_weight(labels, weight, smoothing):
     return float(weight.astype(np.float64)[labels[taking_part]].sum())
 
 
-def _reduce(loss, reduction, *targets):
+def _reduce(loss, reduction, total_weight):
     if reduction == "none":
         return loss[()]
     with np.errstate(all="ignore"):  # the mean of no rows is 0 / 0, NaN as in PyTorch
         total = loss.sum(dtype=np.float64)
-        return (total / _total_weight(*targets) if reduction == "mean" else total).astype(loss.dtype)
+        return (total / total_weight if reduction == "mean" else total).astype(loss.dtype)

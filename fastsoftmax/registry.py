@@ -91,6 +91,7 @@ def _builtin(name, priority):
 _PRIORITIES = {"cython": 40, "numba": 30, "numpy": 20, "python": 10, "cuda": 0}
 _backends = {name: _builtin(name, priority) for name, priority in _PRIORITIES.items()}
 _kernels: dict = {}
+_fastest: dict = {}
 _context = ContextVar("fastsoftmax_backend", default=None)
 _default = None
 _environment = os.environ.get(ENVIRONMENT) or None
@@ -153,6 +154,7 @@ def register_backend(name, ops, *, priority=0):
     if not backend.ops():
         raise ValueError(f"ops of backend {name!r} holds none of the known ops: {', '.join(OPS)}")
     _backends[name] = backend
+    _fastest.clear()
     for op in OPS:
         _kernels.pop((op, name), None)
     _set_front_doors()
@@ -296,7 +298,9 @@ def find(op, name, source=None):
 
 def fastest(op):
     """The usable backend of the highest priority that has ``op``."""
-    return next(b.name for b in _by_priority() if op in (b.ops() or ()))
+    if op not in _fastest:
+        _fastest[op] = next(b.name for b in _by_priority() if op in (b.ops() or ()))
+    return _fastest[op]
 
 
 def _usable(name, source=None):

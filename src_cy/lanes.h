@@ -125,27 +125,36 @@ INLINE V NAME(spread_panel)(const REAL *x, ptrdiff_t n, V max, const REAL *every
     return hi + lo;
 }
 
+/* Entry `label` of each lane, which differs between them. */
+INLINE V NAME(pick)(const REAL *x, ptrdiff_t n, NAME(bits) label) {
+    V picked = NAME(load)(x);
+    for (ptrdiff_t j = 1; j < n; j++)
+        picked = NAME(select)(label == (INT)j, NAME(load)(x + j * LANES), picked);
+    return picked;
+}
+
 /* Losses, one a lane; and in place of x the gradients if `grad`. `labels` and `at_label` are per lane. */
 static void NAME(cross_entropy_panel)(REAL *x, REAL *losses, ptrdiff_t n, const ptrdiff_t *labels,
                                       const REAL *at_label, const REAL *everywhere, REAL total, REAL scale, int grad) {
-    NAME(Target) t = {everywhere, total, scale};
-    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), factor = max;
-    V spread = NAME(spread_panel)(x, n, max, everywhere);
-    REAL x_label[LANES], dx_label[LANES];
-    for (int l = 0; l < LANES; l++) x_label[l] = x[labels[l] * LANES + l];
+    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), at = NAME(load)(at_label);
+    V spread = NAME(spread_panel)(x, n, max, everywhere), everywhere_at_label = NAME(splat)(0);
+    NAME(bits) label;
+    for (int l = 0; l < LANES; l++) label[l] = (INT)labels[l];
+    V x_label = NAME(pick)(x, n, label);
     NAME(Summary) r = NAME(panel_summary)(x, grad ? x : NULL, n, max);
-    for (int l = 0; l < LANES; l++)
-        losses[l] = NAME(loss_of)(at_label[l], t, max[l], x_label[l], spread[l], r.log1p_rest[l]);
+    V loss = at * ((max - x_label) + r.log1p_rest);
+    NAME(store)(losses, everywhere ? loss + (spread + total * r.log1p_rest) : loss);
     if (!grad) return;
-    for (int l = 0; l < LANES; l++) {
-        REAL y_label = x[labels[l] * LANES + l] / r.hi[l];
-        dx_label[l] = NAME(grad_at_label)(at_label[l], t, y_label, r.rest[l], x_label[l] == max[l], labels[l]);
-        factor[l] = scale * (at_label[l] + total);
+    for (int l = 0; everywhere && l < LANES; l++) everywhere_at_label[l] = everywhere[labels[l]];
+    V y_label = NAME(pick)(x, n, label) / r.hi;
+    V one_minus = NAME(select)(x_label == max, r.rest / (1 + r.rest), 1 - y_label);
+    V dx_label = scale * ((total * y_label - everywhere_at_label) - at * one_minus);
+    NAME(times_all)(x, x, n * LANES, NAME(ratio)(scale * (at + total), r.hi, r.lo));
+    for (ptrdiff_t j = 0; j < n; j++) {
+        V dx = NAME(load)(x + j * LANES);
+        if (everywhere) dx -= scale * everywhere[j];
+        NAME(store)(x + j * LANES, NAME(select)(label == (INT)j, dx_label, dx));
     }
-    NAME(times_all)(x, x, n * LANES, NAME(ratio)(factor, r.hi, r.lo));
-    for (ptrdiff_t j = 0; everywhere && j < n; j++)
-        NAME(store)(x + j * LANES, NAME(load)(x + j * LANES) - NAME(splat)(scale * everywhere[j]));
-    for (int l = 0; l < LANES; l++) x[labels[l] * LANES + l] = dx_label[l];
 }
 
 /* The ops of one or two arrays whose result has their shape: on a row, and on panels. */

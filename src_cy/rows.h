@@ -121,12 +121,6 @@ static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out
 /* The sum of all entries but the one at k. */
 INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
     V before, before_lo, after, after_lo;
-    if (n <= LANES) {
-        before = NAME(without_lane)(NAME(load_part)(y, n, NAME(splat)(0)), k);
-        before_lo = NAME(splat)(0);
-        NAME(add_lanes)(&before, &before_lo);
-        return before[0] + before_lo[0];
-    }
     NAME(sum_of)(y, k, &before, &before_lo);
     NAME(sum_of)(y + k + 1, n - k - 1, &after, &after_lo);
     NAME(add_exactly)(&before, &before_lo, after);
@@ -135,8 +129,25 @@ INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
     return before[0] + before_lo[0];
 }
 
+/* The same for a row that is one vector: the others of a dominant entry are added as a tree. */
+INLINE void NAME(softmax_jacobian_vector)(const REAL *y, REAL *out, ptrdiff_t n) {
+    V v = NAME(load_part)(y, n, NAME(splat)(0));
+    NAME(bits) dominant = v > (REAL)0.5;
+    V others = NAME(select)(dominant, NAME(splat)(0), v);
+    for (int distance = LANES / 2; distance; distance /= 2) others += NAME(partners)(others, distance);
+    V diagonal = v * NAME(select)(dominant, others, 1 - v);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        NAME(bits) here = NAME(lane_index)() == (INT)i;
+        NAME(store_part)(out + i * n, n, NAME(select)(here, diagonal, -y[i] * v));
+    }
+}
+
 /* J_ij = y_i * ((i == j) - y_j); 1 - y_i of an entry above 1/2 is the sum of the others. */
 static void NAME(softmax_jacobian_row)(const REAL *y, REAL *out, ptrdiff_t n) {
+    if (n <= LANES) {
+        NAME(softmax_jacobian_vector)(y, out, n);
+        return;
+    }
     for (ptrdiff_t i = 0; i < n; i++) {
         V minus = NAME(splat)(-y[i]);
         REAL *row = out + i * n;
