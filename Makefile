@@ -42,7 +42,7 @@ lint: .venv/lint/current ## check style and types
 	.venv/lint/bin/ruff check
 	.venv/lint/bin/ruff format --check
 	.venv/lint/bin/mypy
-	.venv/lint/bin/cython-lint src_cy
+	PATH=".venv/lint/bin:$$PATH" cython-lint src_cy
 
 BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc
 

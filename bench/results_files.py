@@ -13,7 +13,7 @@ PEERS = ("numpy textbook", "scipy", "torch", "jax", "numexpr", "autograd")
 
 @dataclass
 class Run:
-    """One saved session.
+    """One saved run.
 
     ``cells[case, threads][candidate]`` is ``{"best", "median", "GB/s", "kind", "default"}``, the times in
     seconds; ``startup[name]`` has the first two.

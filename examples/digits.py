@@ -10,6 +10,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sklearn.datasets import load_digits
@@ -138,7 +139,7 @@ def compare_backends():
     console.print(table)
     for name, status in fs.backend_status().items():
         if status != "available":
-            console.print(f"[yellow]{name} is missing:[/] {status}", highlight=False)
+            console.print(f"[yellow]{name} is missing:[/] {escape(status)}", highlight=False)
 
 
 def autograd_answers(z):

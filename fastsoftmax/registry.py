@@ -90,8 +90,7 @@ def _builtin(name, priority):
 # "cuda" comes last: it runs NumPy arrays only where it is named, and device arrays never come here.
 _PRIORITIES = {"cython": 40, "numba": 30, "numpy": 20, "python": 10, "cuda": 0}
 _backends = {name: _builtin(name, priority) for name, priority in _PRIORITIES.items()}
-_kernels: dict = {}
-_fastest: dict = {}
+_kernels: dict = {}  # (op, backend) -> kernel; the backend None stands for the fastest
 _context = ContextVar("fastsoftmax_backend", default=None)
 _default = None
 _environment = os.environ.get(ENVIRONMENT) or None
@@ -154,9 +153,9 @@ def register_backend(name, ops, *, priority=0):
     if not backend.ops():
         raise ValueError(f"ops of backend {name!r} holds none of the known ops: {', '.join(OPS)}")
     _backends[name] = backend
-    _fastest.clear()
     for op in OPS:
         _kernels.pop((op, name), None)
+        _kernels.pop((op, None), None)
     _set_front_doors()
 
 
@@ -280,7 +279,11 @@ def requested(backend=None):
 def kernel(op, backend=None):
     """The kernel that runs ``op``: the requested backend's, or else the fastest usable one's."""
     name, source = requested(backend)
-    return find(op, fastest(op) if name is None else name, source)
+    if name is not None:
+        return find(op, name, source)
+    if (op, None) not in _kernels:
+        _kernels[op, None] = find(op, fastest(op))
+    return _kernels[op, None]
 
 
 def find(op, name, source=None):
@@ -298,9 +301,7 @@ def find(op, name, source=None):
 
 def fastest(op):
     """The usable backend of the highest priority that has ``op``."""
-    if op not in _fastest:
-        _fastest[op] = next(b.name for b in _by_priority() if op in (b.ops() or ()))
-    return _fastest[op]
+    return next(b.name for b in _by_priority() if op in (b.ops() or ()))
 
 
 def _usable(name, source=None):

@@ -181,7 +181,7 @@ def log_softmax(cnp.ndarray x not None, cnp.ndarray out not None):
 cdef void logsumexp_typed(real* x, real* out, Layout s, Py_ssize_t out_stride, real* p) noexcept nogil:
     cdef real panel[MAX_PANEL]
     cdef real result[MAX_LANES]
-    cdef Py_ssize_t step = lanes(&result[0]), width, o, i_, i, c_, c, l, count
+    cdef Py_ssize_t step = lanes(&result[0]), width, o, i_, i, c_, c, lane, count
     if in_columns(s):
         width = panels_width(p, s)
         for o in range(s.outer):
@@ -192,16 +192,16 @@ cdef void logsumexp_typed(real* x, real* out, Layout s, Py_ssize_t out_stride, r
                 for c_ in range(blocks(count, step)):
                     c = c_ * step
                     logsumexp_panel(<const real*>(p + c * s.n), s.n, &result[0])
-                    for l in range(min(step, count - c)):
-                        out[o * out_stride + i + c + l] = result[l]
+                    for lane in range(min(step, count - c)):
+                        out[o * out_stride + i + c + lane] = result[lane]
     elif is_short(s.n, sizeof(real)):
         for i_ in range(blocks(s.outer, step)):
             i = i_ * step
             count = min(step, s.outer - i)
             rows_to_panel(<const real*>x + i * s.n, s.n, count, &panel[0])
             logsumexp_panel(<const real*>&panel[0], s.n, &result[0])
-            for l in range(count):
-                out[i + l] = result[l]
+            for lane in range(count):
+                out[i + lane] = result[lane]
     else:
         for i in range(s.outer):
             out[i] = <real>logsumexp_row(<const real*>x + i * s.n, s.n)
@@ -275,20 +275,20 @@ cdef real at_label(Py_ssize_t label, real* weight, double smoothing) noexcept no
 cdef void losses_of_panel(real* p, Layout s, const Py_ssize_t* labels, Py_ssize_t count, Labels how, Target t,
                           bint grad, real* loss) noexcept nogil:
     """One panel's losses, and in its place the gradients; ignored rows have neither."""
-    cdef Py_ssize_t step = lanes(p), l, j
+    cdef Py_ssize_t step = lanes(p), lane, j
     cdef Py_ssize_t label[MAX_LANES]
     cdef real at[MAX_LANES]
     cdef real losses[MAX_LANES]
-    for l in range(step):
-        label[l] = labels[l] if l < count and labels[l] >= 0 else 0
-        at[l] = at_label(label[l], <real*>t.weight, how.smoothing)
+    for lane in range(step):
+        label[lane] = labels[lane] if lane < count and labels[lane] >= 0 else 0
+        at[lane] = at_label(label[lane], <real*>t.weight, how.smoothing)
     cross_entropy_panel(p, &losses[0], s.n, &label[0], <const real*>&at[0], <const real*>t.everywhere,
                         t.total, t.scale, grad)
-    for l in range(count):
-        loss[l] = 0 if labels[l] < 0 else losses[l]
-        if grad and labels[l] < 0:
+    for lane in range(count):
+        loss[lane] = 0 if labels[lane] < 0 else losses[lane]
+        if grad and labels[lane] < 0:
             for j in range(s.n):
-                p[j * step + l] = 0
+                p[j * step + lane] = 0
 
 
 cdef void cross_entropy_typed(real* x, real* out, real* loss, Layout s, Layout so, Py_ssize_t loss_stride,
@@ -376,5 +376,6 @@ def regime(op, Py_ssize_t itemsize, tuple canonical):
     if op == "softmax_jacobian":
         return "rows"
     return "columns" if inner > 1 else "panels" if is_short(n, itemsize) else "rows"
+
 
 include "front_door.pxi"
