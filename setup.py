@@ -26,7 +26,6 @@ def extension(level, *flags):
         depends=["src_cy/kernels.pxi", "src_cy/front_door.pxi", *(f"src_cy/{h}.h" for h in HEADERS)],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=[*FLAGS, *flags],
-        optional=True,
     )
 
 
@@ -37,16 +36,18 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 else:
     extensions = [extension("baseline")]
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        compiler_directives={
-            "boundscheck": False,
-            "cdivision": True,
-            "embedsignature": False,
-            "initializedcheck": False,
-            "language_level": 3,
-            "wraparound": False,
-        },
-    )
+modules = cythonize(
+    extensions,
+    compiler_directives={
+        "boundscheck": False,
+        "cdivision": True,
+        "embedsignature": False,
+        "initializedcheck": False,
+        "language_level": 3,
+        "wraparound": False,
+    },
 )
+for module in modules:
+    module.optional = True  # cythonize drops it
+
+setup(ext_modules=modules)

@@ -58,6 +58,8 @@ def readme_block(run):
         return f"<!-- speed: begin -->\n{NOT_MEASURED}\n<!-- speed: end -->"
     lines = [
         f"<!-- speed: begin {run.path.resolve().relative_to(ROOT).as_posix()} -->",
+        "![Times as fast as each peer, by shape](bench/report/speedup.svg)",
+        "",
         f"One thread on {conditions(run)}.",
         "",
         "| | time, backend | " + " | ".join(PEERS) + " |",

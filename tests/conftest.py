@@ -1,11 +1,11 @@
-"""Fixtures: one `backend` for all tests, and a registry that each test finds as it was."""
+"""Fixtures: one `backend` for all tests."""
 
 import os
 
 import numpy as np
 import pytest
 
-from fastsoftmax import _threads, backend_status, registry, set_backend, set_num_threads
+from fastsoftmax import _threads, backend_status
 
 ASKED_FOR = [name for name in os.environ.get("FASTSOFTMAX_TEST_BACKENDS", "").split(",") if name]
 """Names that must be there: with this set, tests run on these alone, and a missing one fails."""
@@ -27,19 +27,6 @@ def backend(request):
 def dtype(request):
     """The dtypes that kernels compute in."""
     return np.dtype(request.param)
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was():
-    """Whatever a test or doctest sets or registers is gone after it."""
-    backends, kernels = dict(registry._backends), dict(registry._kernels)
-    yield
-    registry._backends.clear()
-    registry._backends.update(backends)
-    registry._kernels.clear()
-    registry._kernels.update(kernels)
-    set_num_threads(None)
-    set_backend(None)
 
 
 @pytest.fixture
