@@ -36,7 +36,7 @@ static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t n, ptrdiff_t count,
     }
 }
 
-/* `width` panels side by side from rows `stride` apart, so that each line of memory is read once. */
+/* Panels side by side, for `count` columns in all, from rows `stride` apart, so that each line of memory is read once. */
 static void NAME(columns_to_panels)(const REAL *x, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *panels) {
     for (ptrdiff_t j = 0; j < n; j++, x += stride)
         for (ptrdiff_t c = 0; c < count; c += LANES) {

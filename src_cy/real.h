@@ -12,8 +12,7 @@ INLINE V NAME(load)(const REAL *p) {
 
 INLINE void NAME(store)(REAL *p, V v) { memcpy(p, &v, sizeof v); }
 
-/* Vectors that go through exp side by side: their chains of 20 dependent operations fill each other's gaps.
- * Their sums form a tree before they are added exactly. */
+/* Vectors that go through exp side by side: their chains of 20 dependent operations fill each other's gaps. */
 #define GROUP 8
 #define EACH for (int i = 0; i < count; i++)
 
