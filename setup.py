@@ -15,7 +15,8 @@ X86_LEVELS = ("v2", "v3", "v4")
 
 # -fno-math-errno and -fno-trapping-math change no result; nothing here may reassociate, assume finite values
 # or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native.
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Wno-unused-function"]
+FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += ["-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized"]
 
 
 def extension(level, *flags):

@@ -1,4 +1,4 @@
-"""The short way to the compiled kernels: small plain calls skip the Python layer (src_cy/front_door.pxi)."""
+"""The short way to the compiled kernels: plain calls skip the Python layer (src_cy/front_door.pxi)."""
 
 from functools import update_wrapper
 
@@ -15,7 +15,10 @@ def front_door(function):
     return function if _kernels is None else update_wrapper(_kernels.FrontDoor(function), function)
 
 
-def set_open(is_open, context):
-    """Let calls take the short way, unless ``context`` holds a backend; or have all take the long one."""
+def set_open(is_open, context, threads):
+    """Let calls take the short way, unless ``context`` holds a backend; or have all take the long one.
+
+    Large ones take it where ``threads()`` is 1.
+    """
     if _kernels is not None:
-        _kernels.set_front_doors(is_open, context)
+        _kernels.set_front_doors(is_open, context, threads)

@@ -101,6 +101,7 @@ def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_thread
     return _forward("log_softmax", -np.inf, x, axis, out, where, backend, num_threads)
 
 
+@front_door
 @also_on_device
 def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
     """Logarithm of the sum of exponentials along ``axis``: ``max x + log1p(sum of exp of the others)``.
@@ -298,6 +299,7 @@ def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=
     return _derivative("log_softmax_jvp", {"logy": logy, "t": t}, axis, out, backend, num_threads)
 
 
+@front_door
 @also_on_device
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
     """Jacobian of softmax, from its output ``y``: ``J_ij = y_i * ((i == j) - y_j)`` for each row.
@@ -364,6 +366,7 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
     return _layouts.operator(partial(softmax_vjp, backend=backend, num_threads=num_threads), rows, y)
 
 
+@front_door
 @also_on_device
 def cross_entropy(
     x,
@@ -435,6 +438,7 @@ def cross_entropy(
     return _reduce(loss.reshape(rows.kept), reduction, total_weight)
 
 
+@front_door
 @also_on_device
 def cross_entropy_with_grad(
     x,

@@ -12,11 +12,12 @@ Requirements this module meets:
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -91,12 +92,12 @@ def _builtin(name, priority):
 _PRIORITIES = {"cython": 40, "numba": 30, "numpy": 20, "python": 10, "cuda": 0}
 _backends = {name: _builtin(name, priority) for name, priority in _PRIORITIES.items()}
 _kernels: dict = {}  # (op, backend) -> kernel; the backend None stands for the fastest
-_context = ContextVar("fastsoftmax_backend", default=None)
+_context: ContextVar[str | None] = ContextVar("fastsoftmax_backend", default=None)
 _default = None
 _environment = os.environ.get(ENVIRONMENT) or None
 
 
-def available_backends():
+def available_backends() -> tuple[str, ...]:
     """Names of the backends usable here, fastest first.
 
     Examples
@@ -108,7 +109,7 @@ def available_backends():
     return tuple(b.name for b in _by_priority() if b.ops() is not None)
 
 
-def backend_status():
+def backend_status() -> dict[str, str]:
     """Every known backend: ``{name: "available" | the reason why not}``.
 
     Examples
@@ -120,7 +121,9 @@ def backend_status():
     return {b.name: "available" if b.ops() is not None else b.reason for b in _by_priority()}
 
 
-def register_backend(name, ops, *, priority=0):
+def register_backend(
+    name: str, ops: Mapping[str, Callable[..., object]] | ModuleType, *, priority: float = 0
+) -> None:
     """Add a backend, or replace one that was registered before.
 
     Parameters
@@ -163,7 +166,7 @@ class _Registered(_Backend):
     """A backend that a third party added."""
 
 
-def set_backend(name):
+def set_backend(name: str | None) -> None:
     """Set the backend of every call that names none; ``None`` restores the choice by speed.
 
     `use_backend` and ``backend=`` take precedence over it; it takes precedence over the environment
@@ -190,7 +193,7 @@ def set_backend(name):
 
 
 @contextmanager
-def use_backend(name):
+def use_backend(name: str) -> Iterator[None]:
     """Within the block, and in this thread or task only, run calls that name no backend on ``name``.
 
     Raises
@@ -215,7 +218,13 @@ def use_backend(name):
         _context.reset(token)
 
 
-def explain(op, shape, dtype=np.float64, axis=-1, num_threads=None):
+def explain(
+    op: str,
+    shape: Iterable[SupportsIndex],
+    dtype: np.dtype[Any] | type | str = np.float64,
+    axis: SupportsIndex | tuple[SupportsIndex, ...] | None = -1,
+    num_threads: SupportsIndex | None = None,
+) -> Choice:
     """Say which backend, kernel and thread count a call without ``backend=`` would take, and why.
 
     Parameters
@@ -323,7 +332,7 @@ def _by_priority():
 def _set_front_doors():
     """The compiled kernels may be called directly while nothing else could be chosen."""
     by_speed = _default is None and _environment is None
-    _front.set_open(by_speed and _by_priority()[0].name == "cython", _context)
+    _front.set_open(by_speed and _by_priority()[0].name == "cython", _context, _threads.limit)
 
 
 _set_front_doors()

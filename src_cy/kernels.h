@@ -2,8 +2,38 @@
 #pragma once
 #include "simd.h"
 
-enum elementwise { SOFTMAX, LOG_SOFTMAX, SOFTMAX_VJP, LOG_SOFTMAX_VJP, LOG_SOFTMAX_JVP };
-enum left_out { NOTHING, INDEX, FIRST_MAX };
+enum op {
+    SOFTMAX,
+    LOG_SOFTMAX,
+    LOGSUMEXP,
+    SOFTMAX_VJP,
+    LOG_SOFTMAX_VJP,
+    LOG_SOFTMAX_JVP,
+    SOFTMAX_JACOBIAN,
+    CROSS_ENTROPY,
+};
+
+/* How many vectors go through exp side by side, so that their chains of 20 dependent operations fill each
+ * other's gaps. */
+enum { GROUP = 8 };
+
+/* What a pass goes over: so many lines of so many entries, and a last one of `tail` (passes.h). Wide ones go by
+ * WIDE vectors. */
+enum kind { ROW, NARROW, WIDE = 4 };
+typedef struct {
+    ptrdiff_t lines, lanes, tail;
+    enum kind kind;
+} Grid;
+
+/* How exp shifts its argument (real.h). */
+enum { SHIFTED = 1, FINE = 2, MIXED = 4 };
+
+/* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
+ * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
+typedef struct {
+    const void *weight, *everywhere;
+    double at_label, total, scale;
+} Target;
 
 #define REAL float
 #define INT int32_t
@@ -78,17 +108,9 @@ enum left_out { NOTHING, INDEX, FIRST_MAX };
 #include "lanes.h"
 #include "undef.h"
 
-/* One name for both, by the type of the first argument. */
-#define BY_TYPE(name, x, ...)                                                                              \
-    _Generic((x), float *: name##_f32, const float *: name##_f32, default: name##_f64)(x, __VA_ARGS__)
-#define columns_to_panels(x, ...) BY_TYPE(columns_to_panels, x, __VA_ARGS__)
-#define cross_entropy_panel(x, ...) BY_TYPE(cross_entropy_panel, x, __VA_ARGS__)
-#define cross_entropy_row(x, ...) BY_TYPE(cross_entropy_row, x, __VA_ARGS__)
-#define elementwise_panel(x, ...) BY_TYPE(elementwise_panel, x, __VA_ARGS__)
-#define elementwise_row(x, ...) BY_TYPE(elementwise_row, x, __VA_ARGS__)
-#define logsumexp_panel(x, ...) BY_TYPE(logsumexp_panel, x, __VA_ARGS__)
-#define logsumexp_row(x, ...) BY_TYPE(logsumexp_row, x, __VA_ARGS__)
-#define panel_to_rows(x, ...) BY_TYPE(panel_to_rows, x, __VA_ARGS__)
-#define panels_to_columns(x, ...) BY_TYPE(panels_to_columns, x, __VA_ARGS__)
-#define rows_to_panel(x, ...) BY_TYPE(rows_to_panel, x, __VA_ARGS__)
-#define softmax_jacobian_row(x, ...) BY_TYPE(softmax_jacobian_row, x, __VA_ARGS__)
+/* One name for both, by the type of the pointer `p` among the arguments. */
+#define BY_TYPE(name, p) _Generic((p), float *: name##_f32, const float *: name##_f32, default: name##_f64)
+#define rows_to_panel(x, ...) BY_TYPE(rows_to_panel, x)(x, __VA_ARGS__)
+#define panel_to_rows(x, ...) BY_TYPE(panel_to_rows, x)(x, __VA_ARGS__)
+#define row(op, x, ...) BY_TYPE(row, x)(op, x, __VA_ARGS__)
+#define grid(op, x, ...) BY_TYPE(grid, x)(op, x, __VA_ARGS__)

@@ -1,15 +1,21 @@
-/* LANES rows at a time, a row in each lane: a panel holds entry j of all of them as vector j, and the ops work
- * in place on it. Entries of short contiguous rows are transposed into a panel; along an inner axis memory
- * already lies that way. Lanes beyond the last row repeat row 0. */
+/* Rows side by side, a row in each lane: line j of a grid holds entry j of all of them. Along an inner axis memory
+ * lies that way; short contiguous rows are transposed into a panel, whose lanes beyond the last row are filled
+ * with what does no harm. */
 
-#define ROWS_AHEAD 12 /* strided rows the hardware does not foresee; 12 lines are in flight at most */
 #define PIECE ((ptrdiff_t)(16 / sizeof(REAL)))
 
-/* `count` rows of n contiguous entries into a panel, PIECE entries of all rows at a time; and back. */
-static void NAME(rows_to_panel)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REAL *panel) {
-    if (count < LANES || n < PIECE) {
-        for (ptrdiff_t l = 0; l < LANES; l++)
-            for (ptrdiff_t j = 0; j < n; j++) panel[j * LANES + l] = x[(l < count ? l : 0) * n + j];
+/* `count` contiguous rows, a row in each lane of vectors that lie `apart` entries from each other, PIECE
+ * entries of all rows at a time; and back. */
+INLINE void NAME(rows_to_lanes)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REAL *lanes, ptrdiff_t apart) {
+    if (count < LANES) {
+        for (ptrdiff_t j = 0; j < n; j++) NAME(store)(lanes + j * apart, NAME(splat)(x[j]));
+        for (ptrdiff_t l = 1; l < count; l++)
+            for (ptrdiff_t j = 0; j < n; j++) lanes[j * apart + l] = x[l * n + j];
+        return;
+    }
+    if (n < PIECE) {
+        for (ptrdiff_t j = 0; j < n; j++)
+            for (ptrdiff_t l = 0; l < LANES; l++) lanes[j * apart + l] = x[l * n + j];
         return;
     }
     for (ptrdiff_t j = 0; j < n; j += PIECE) {
@@ -17,163 +23,259 @@ static void NAME(rows_to_panel)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REA
         ptrdiff_t k = j < n - PIECE ? j : n - PIECE; /* the last pieces overlap those before */
         for (int i = 0; i < PIECE; i++) v[i] = NAME(load_pieces)(x + i * n + k, PIECE * n);
         NAME(transpose)(v);
-        for (int i = 0; i < PIECE; i++) NAME(store)(panel + (k + i) * LANES, v[i]);
+        for (int i = 0; i < PIECE; i++) NAME(store)(lanes + (k + i) * apart, v[i]);
     }
 }
 
-static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t n, ptrdiff_t count, REAL *out) {
+INLINE void NAME(lanes_to_rows)(const REAL *lanes, ptrdiff_t apart, ptrdiff_t n, ptrdiff_t count, REAL *out) {
     if (count < LANES || n < PIECE) {
-        for (ptrdiff_t l = 0; l < count; l++)
-            for (ptrdiff_t j = 0; j < n; j++) out[l * n + j] = panel[j * LANES + l];
+        for (ptrdiff_t l = 0; l < LANES && l < count; l++)
+            for (ptrdiff_t j = 0; j < n; j++) out[l * n + j] = lanes[j * apart + l];
         return;
     }
     for (ptrdiff_t j = 0; j < n; j += PIECE) {
         V v[PIECE];
         ptrdiff_t k = j < n - PIECE ? j : n - PIECE;
-        for (int i = 0; i < PIECE; i++) v[i] = NAME(load)(panel + (k + i) * LANES);
+        for (int i = 0; i < PIECE; i++) v[i] = NAME(load)(lanes + (k + i) * apart);
         NAME(transpose)(v);
         for (int i = 0; i < PIECE; i++) NAME(store_pieces)(out + i * n + k, PIECE * n, v[i]);
     }
 }
 
-/* Panels side by side, for `count` columns in all, from rows `stride` apart, so that each line of memory is read once. */
-static void NAME(columns_to_panels)(const REAL *x, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *panels) {
-    for (ptrdiff_t j = 0; j < n; j++, x += stride)
-        for (ptrdiff_t c = 0; c < count; c += LANES) {
-            __builtin_prefetch(x + ROWS_AHEAD * stride + c);
-            NAME(store)(panels + c * n + j * LANES, NAME(load_part)(x + c, count - c, NAME(splat)(x[0])));
-        }
+/* Rows into the lanes of a panel, lines of `lanes` entries without gaps; and back. */
+static void NAME(rows_to_panel)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REAL *panel, ptrdiff_t lanes) {
+    for (ptrdiff_t l = 0; l < lanes; l += LANES) NAME(rows_to_lanes)(x + l * n, n, count - l, panel + l, lanes);
 }
 
-static void NAME(panels_to_columns)(const REAL *panels, ptrdiff_t n, ptrdiff_t stride, ptrdiff_t count, REAL *out) {
-    for (ptrdiff_t j = 0; j < n; j++, out += stride)
-        for (ptrdiff_t c = 0; c < count; c += LANES) {
-            __builtin_prefetch(out + ROWS_AHEAD * stride + c, 1);
-            NAME(store_part)(out + c, count - c, NAME(load)(panels + c * n + j * LANES));
-        }
+static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t count, REAL *out) {
+    for (ptrdiff_t l = 0; l < lanes; l += LANES) NAME(lanes_to_rows)(panel + l, lanes, n, count - l, out + l * n);
 }
 
 /* Lane maxima, NaN where softmax is NaN: for +inf, and for nothing but -inf. */
 INLINE V NAME(nan_unless_finite)(V max) { return NAME(select)(max - max == 0, max, NAME(splat)(NAN)); }
 
-static void NAME(softmax_panel)(REAL *x, ptrdiff_t n) {
-    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), hi, lo;
-    NAME(Shift) s = NAME(shift_by)(max);
-    NAME(exps_of)(x, x, n * LANES, (NAME(LeftOut)){.what = NOTHING}, &s, &hi, &lo);
-    NAME(times_all)(x, x, n * LANES, NAME(ratio)(NAME(splat)(1), hi, lo));
+static void NAME(softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, NAME(Ahead) ahead) {
+    V max[MOST_VECTORS];
+    NAME(Shift) s[MOST_VECTORS];
+    NAME(Sum) sum[MOST_VECTORS];
+    NAME(Ratio) q[MOST_VECTORS];
+    ON(g, max_of)(x, sx, g, max);
+    EACH_VECTOR s[w] = NAME(shift_by)(NAME(nan_unless_finite)(max[w]));
+    NAME(exps_of)(x, sx, out, so, g, s, ahead, sum, 0);
+    EACH_VECTOR q[w] = NAME(inverse)(sum[w].hi, sum[w].lo);
+    ON(g, times_all)(out, so, out, so, g, q);
 }
 
-static NAME(Summary) NAME(panel_summary)(const REAL *x, REAL *e, ptrdiff_t n, V max) {
-    NAME(Summary) r = {.max = max};
-    NAME(Shift) s = NAME(shift_by)(max);
-    NAME(exps_of)(x, e, n * LANES, (NAME(LeftOut)){.what = FIRST_MAX, .max = max}, &s, &r.hi, &r.lo);
-    NAME(complete)(&r, &s);
-    return r;
+/* The summaries of rows whose maxima are `max`, finite or NaN; and the exps into `e` unless that is NULL. */
+static void NAME(grid_summary)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const V *max,
+                               NAME(Ahead) ahead, NAME(Summary) *r) {
+    NAME(Shift) s[MOST_VECTORS];
+    NAME(Sum) sum[MOST_VECTORS];
+    EACH_VECTOR s[w] = NAME(shift_by)(max[w]);
+    NAME(exps_of)(x, sx, e, se, g, s, ahead, sum, 1);
+    EACH_VECTOR r[w] = NAME(summary)(max[w], sum[w], __builtin_convertvector(sum[w].maxima, V));
 }
 
-static void NAME(log_softmax_panel)(REAL *x, ptrdiff_t n) {
-    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES));
-    NAME(Summary) r = NAME(panel_summary)(x, NULL, n, max);
-    NAME(subtract_all)(x, x, n * LANES, max, r.log1p_rest);
+static void NAME(log_softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, NAME(Ahead) ahead) {
+    V max[MOST_VECTORS], log1p_rest[MOST_VECTORS];
+    NAME(Summary) r[MOST_VECTORS];
+    ON(g, max_of)(x, sx, g, max);
+    EACH_VECTOR max[w] = NAME(nan_unless_finite)(max[w]);
+    NAME(grid_summary)(x, sx, NULL, 0, g, max, ahead, r);
+    EACH_VECTOR log1p_rest[w] = r[w].log1p_rest;
+    ON(g, subtract_all)(x, sx, out, so, g, max, log1p_rest);
 }
 
-static void NAME(logsumexp_panel)(const REAL *x, ptrdiff_t n, REAL *out) {
-    V max = NAME(max_of)(x, n * LANES), finite = NAME(nan_unless_finite)(max);
-    V result = max + NAME(panel_summary)(x, NULL, n, finite).log1p_rest;
-    NAME(bits) infinite = finite != finite, nan = {0};
-    if (NAME(any)(infinite)) {
-        for (ptrdiff_t j = 0; j < n; j++) {
-            V v = NAME(load)(x + j * LANES);
-            nan |= v != v;
+/* One value for each of `count` rows. */
+static void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, Grid g, ptrdiff_t count,
+                                 NAME(Ahead) ahead) {
+    V max[MOST_VECTORS], finite[MOST_VECTORS];
+    NAME(Summary) r[MOST_VECTORS];
+    ON(g, max_of)(x, sx, g, max);
+    EACH_VECTOR finite[w] = NAME(nan_unless_finite)(max[w]);
+    NAME(grid_summary)(x, sx, NULL, 0, g, finite, ahead, r);
+    EACH_VECTOR {
+        ptrdiff_t left = count - w * LANES;
+        V result = max[w] + r[w].log1p_rest;
+        NAME(bits) infinite = finite[w] != finite[w], nan = {0};
+        if (NAME(any)(infinite)) {
+            for (ptrdiff_t j = 0; j < g.lines; j++) {
+                V v = NAME(load_part)(x + j * sx + w * LANES, left, NAME(splat)(0));
+                nan |= v != v;
+            }
+            result = NAME(select)(infinite, NAME(select)(nan, NAME(splat)(NAN), max[w]), result);
         }
-        result = NAME(select)(infinite, NAME(select)(nan, NAME(splat)(NAN), max), result);
+        NAME(store_part)(results + w * LANES, left, result);
     }
-    NAME(store)(out, result);
 }
 
-/* The result takes the place of y. */
-static void NAME(softmax_vjp_panel)(REAL *y, const REAL *g, ptrdiff_t n) {
-    NAME(Extremes) all = NAME(extremes_of)(y, g, n * LANES, NULL);
-    V zero = NAME(splat)(0), centre = NAME(max)(all.g_min, NAME(min)(all.g_max, zero)), hi, lo;
-    NAME(bits) any = {0};
-    for (ptrdiff_t j = 0; j < n; j++) {
-        NAME(bits) first = (NAME(load)(y + j * LANES) == all.y_max) & (all.y_max > (REAL)0.5) & ~any;
-        centre = NAME(select)(first, NAME(load)(g + j * LANES), centre);
-        any |= first;
+/* The cotangents of the first dominant entry of each row, where there is one, into `centre`. */
+static void NAME(centre_on_dominant)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, V *centre) {
+    NAME(bits) found[MOST_VECTORS] = {{0}};
+    for (ptrdiff_t j = 0; j < g.lines; j++)
+        EACH_VECTOR {
+            ptrdiff_t at = w * LANES, lanes = g.lanes < LANES ? g.lanes : LANES;
+            V v = NAME(load_part)(y + j * sy + at, lanes, NAME(splat)(0));
+            NAME(bits) first = (v > (REAL)0.5) & ~found[w];
+            if (!NAME(any)(first)) continue;
+            centre[w] = NAME(select)(first, NAME(load_part)(ct + j * sc + at, lanes, v), centre[w]);
+            found[w] |= first;
+        }
+}
+
+static void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
+                                   Grid g, NAME(Ahead) ahead) {
+    NAME(Extremes) ends[MOST_VECTORS];
+    NAME(Pair) sum[MOST_VECTORS];
+    V zero = NAME(splat)(0), centre[MOST_VECTORS], dot[MOST_VECTORS];
+    NAME(bits) dominated = {0}, centred = {0};
+    ON(g, survey_of)(y, sy, ct, sc, g, ahead.out, ends, sum);
+    EACH_VECTOR {
+        centre[w] = NAME(max)(ends[w].least, NAME(min)(ends[w].most, zero));
+        dominated |= ends[w].y_max > (REAL)0.5;
     }
-    NAME(dot_of)(y, g, n * LANES, centre, NULL, NULL, &hi, &lo);
-    NAME(vjp_all)(y, g, y, n * LANES, centre, hi + lo);
+    if (NAME(any)(dominated)) NAME(centre_on_dominant)(y, sy, ct, sc, g, centre);
+    EACH_VECTOR centred |= centre[w] != 0;
+    if (NAME(any)(centred)) ON(g, dot_of)(y, sy, ct, sc, g, centre, sum);
+    EACH_VECTOR dot[w] = sum[w].hi + sum[w].lo;
+    ON(g, vjp_all)(y, sy, ct, sc, out, so, g, centre, dot, (NAME(Ahead)){ahead.x, NULL});
 }
 
-static void NAME(log_softmax_vjp_panel)(REAL *logy, const REAL *g, ptrdiff_t n) {
-    V hi, lo;
-    NAME(sum_of)(g, n * LANES, &hi, &lo);
-    NAME(log_vjp_all)(logy, g, logy, n * LANES, hi + lo);
+static void NAME(log_softmax_vjp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out,
+                                       ptrdiff_t so, Grid g) {
+    NAME(Pair) sum[MOST_VECTORS];
+    V total[MOST_VECTORS];
+    ON(g, sum_of)(ct, sc, g, sum);
+    EACH_VECTOR total[w] = sum[w].hi + sum[w].lo;
+    ON(g, log_vjp_all)(logy, sy, ct, sc, out, so, g, total);
 }
 
-static void NAME(log_softmax_jvp_panel)(REAL *logy, const REAL *t, ptrdiff_t n) {
-    V hi, lo;
-    NAME(exp_dot_of)(logy, t, n * LANES, &hi, &lo);
-    NAME(subtract_all)(t, logy, n * LANES, NAME(splat)(0), hi + lo);
+static void NAME(log_softmax_jvp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, REAL *out,
+                                       ptrdiff_t so, Grid g) {
+    NAME(Pair) sum[MOST_VECTORS];
+    V dot[MOST_VECTORS], zero[MOST_VECTORS];
+    ON(g, exp_dot_of)(logy, sy, t, st, g, sum);
+    EACH_VECTOR {
+        dot[w] = sum[w].hi + sum[w].lo;
+        zero[w] = NAME(splat)(0);
+    }
+    ON(g, subtract_all)(t, st, out, so, g, zero, dot);
 }
 
 /* sum_j everywhere[j] * (max - x_j) */
-INLINE V NAME(spread_panel)(const REAL *x, ptrdiff_t n, V max, const REAL *everywhere) {
-    V hi = NAME(splat)(0), lo = hi;
-    for (ptrdiff_t j = 0; everywhere && j < n; j++)
-        NAME(add_exactly)(&hi, &lo, NAME(splat)(everywhere[j]) * (max - NAME(load)(x + j * LANES)));
-    return hi + lo;
+static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, Grid g, const V *max, const REAL *everywhere, V *spread) {
+    NAME(Pair) sum[MOST_VECTORS];
+    EACH_VECTOR sum[w] = (NAME(Pair)){0};
+    for (ptrdiff_t j = 0; j < g.lines; j++)
+        EACH_VECTOR {
+            V v = NAME(load_part)(x + j * sx + w * LANES, g.lanes < LANES ? g.lanes : LANES, NAME(splat)(0));
+            NAME(add_exactly)(&sum[w].hi, &sum[w].lo, NAME(splat)(everywhere[j]) * (max[w] - v));
+        }
+    EACH_VECTOR spread[w] = sum[w].hi + sum[w].lo;
 }
+
+/* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. */
+typedef struct {
+    NAME(bits) label;
+    V at, everywhere, x;
+} NAME(AtLabel);
 
 /* Entry `label` of each lane, which differs between them. */
-INLINE V NAME(pick)(const REAL *x, ptrdiff_t n, NAME(bits) label) {
-    V picked = NAME(load)(x);
-    for (ptrdiff_t j = 1; j < n; j++)
-        picked = NAME(select)(label == (INT)j, NAME(load)(x + j * LANES), picked);
-    return picked;
+INLINE V NAME(pick)(const REAL *x, ptrdiff_t sx, NAME(bits) label) {
+    REAL picked[LANES];
+    for (int l = 0; l < LANES; l++) picked[l] = label[l] < 0 ? 0 : x[label[l] * sx + l];
+    return NAME(load)(picked);
 }
 
-/* Losses, one a lane; and in place of x the gradients if `grad`. `labels` and `at_label` are per lane. */
-static void NAME(cross_entropy_panel)(REAL *x, REAL *losses, ptrdiff_t n, const ptrdiff_t *labels,
-                                      const REAL *at_label, const REAL *everywhere, REAL total, REAL scale, int grad) {
-    V max = NAME(nan_unless_finite)(NAME(max_of)(x, n * LANES)), at = NAME(load)(at_label);
-    V spread = NAME(spread_panel)(x, n, max, everywhere), everywhere_at_label = NAME(splat)(0);
-    NAME(bits) label;
-    for (int l = 0; l < LANES; l++) label[l] = (INT)labels[l];
-    V x_label = NAME(pick)(x, n, label);
-    NAME(Summary) r = NAME(panel_summary)(x, grad ? x : NULL, n, max);
-    V loss = at * ((max - x_label) + r.log1p_rest);
-    NAME(store)(losses, everywhere ? loss + (spread + total * r.log1p_rest) : loss);
-    if (!grad) return;
-    for (int l = 0; everywhere && l < LANES; l++) everywhere_at_label[l] = everywhere[labels[l]];
-    V y_label = NAME(pick)(x, n, label) / r.hi;
-    V one_minus = NAME(select)(x_label == max, r.rest / (1 + r.rest), 1 - y_label);
-    V dx_label = scale * ((total * y_label - everywhere_at_label) - at * one_minus);
-    NAME(times_all)(x, x, n * LANES, NAME(ratio)(scale * (at + total), r.hi, r.lo));
-    for (ptrdiff_t j = 0; j < n; j++) {
-        V dx = NAME(load)(x + j * LANES);
-        if (everywhere) dx -= scale * everywhere[j];
-        NAME(store)(x + j * LANES, NAME(select)(label == (INT)j, dx_label, dx));
+INLINE NAME(AtLabel) NAME(labels_of)(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const REAL *x,
+                                     ptrdiff_t sx) {
+    NAME(AtLabel) a = {.at = NAME(splat)((REAL)t->at_label)};
+    REAL at[LANES], everywhere[LANES];
+    for (int l = 0; l < LANES; l++) a.label[l] = l < count ? (INT)labels[l] : -1;
+    for (int l = 0; (t->weight || t->everywhere) && l < LANES; l++) {
+        ptrdiff_t label = a.label[l] < 0 ? 0 : a.label[l];
+        at[l] = NAME(at_label)(t, label);
+        everywhere[l] = t->everywhere ? ((const REAL *)t->everywhere)[label] : 0;
     }
+    if (t->weight) a.at = NAME(load)(at);
+    if (t->everywhere) a.everywhere = NAME(load)(everywhere);
+    a.x = NAME(pick)(x, sx, a.label);
+    return a;
 }
 
-/* The ops of one or two arrays whose result has their shape: on a row, and on panels. */
-static void NAME(elementwise_row)(const REAL *a, const REAL *b, REAL *out, ptrdiff_t n, enum elementwise op) {
+/* The gradients of rows from their exps, which they replace. */
+static void NAME(gradients_grid)(REAL *e, ptrdiff_t se, Grid g, const NAME(AtLabel) *a, const V *max,
+                                 const NAME(Summary) *r, const Target *t) {
+    const REAL *everywhere = t->everywhere, total = t->total, scale = t->scale;
+    V dx_label[MOST_VECTORS], zero = NAME(splat)(0);
+    NAME(Ratio) q[MOST_VECTORS];
+    EACH_VECTOR {
+        V y_label = NAME(times)(NAME(pick)(e + w * LANES, se, a[w].label), r[w].inverse);
+        V one_minus = NAME(times)(r[w].rest / UNBIAS, r[w].inverse);
+        one_minus = NAME(select)(a[w].x == max[w], one_minus, 1 - y_label);
+        dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
+        q[w] = NAME(multiple)(scale * (a[w].at + total), r[w].inverse);
+    }
+    for (ptrdiff_t j = 0; j < g.lines; j++)
+        EACH_VECTOR {
+            ptrdiff_t lanes = g.lanes < LANES ? g.lanes : LANES;
+            REAL *p = e + j * se + w * LANES;
+            V dx = NAME(times)(NAME(load_part)(p, lanes, zero), q[w]);
+            if (everywhere) dx -= scale * everywhere[j];
+            dx = NAME(select)(a[w].label == (INT)j, dx_label[w], dx);
+            NAME(store_part)(p, lanes, NAME(select)(a[w].label < 0, zero, dx));
+        }
+}
+
+/* One loss for each of `count` rows; and the gradients into `out` unless that is NULL. Ignored rows have neither. */
+static void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, REAL *losses, Grid g,
+                                     const ptrdiff_t *labels, ptrdiff_t count, const Target *t, NAME(Ahead) ahead) {
+    V max[MOST_VECTORS], spread[MOST_VECTORS], zero = NAME(splat)(0);
+    NAME(AtLabel) a[MOST_VECTORS];
+    NAME(Summary) r[MOST_VECTORS];
+    ON(g, max_of)(x, sx, g, max);
+    EACH_VECTOR {
+        max[w] = NAME(nan_unless_finite)(max[w]);
+        a[w] = NAME(labels_of)(labels + w * LANES, count - w * LANES, t, x + w * LANES, sx);
+    }
+    if (t->everywhere) NAME(spread_grid)(x, sx, g, max, t->everywhere, spread);
+    NAME(grid_summary)(x, sx, out, so, g, max, ahead, r);
+    EACH_VECTOR {
+        V loss = a[w].at * ((max[w] - a[w].x) + r[w].log1p_rest);
+        if (t->everywhere) loss += spread[w] + (REAL)t->total * r[w].log1p_rest;
+        NAME(store_part)(losses + w * LANES, count - w * LANES, NAME(select)(a[w].label < 0, zero, loss));
+    }
+    if (out) NAME(gradients_grid)(out, so, g, a, max, r, t);
+}
+
+/* Any op of kernels.h: on a row whose label is `label`, into `out` or the one value `result`; and on rows side by
+ * side, `count` of them, into `out` or one result each. `next` is where more rows come from. */
+static void NAME(row)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL *result, ptrdiff_t n,
+                      ptrdiff_t label, const Target *t) {
     switch (op) {
     case SOFTMAX: NAME(softmax_row)(a, out, n); break;
     case LOG_SOFTMAX: NAME(log_softmax_row)(a, out, n); break;
+    case LOGSUMEXP: *result = NAME(logsumexp_row)(a, n); break;
     case SOFTMAX_VJP: NAME(softmax_vjp_row)(a, b, out, n); break;
     case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_row)(a, b, out, n); break;
     case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_row)(a, b, out, n); break;
+    case SOFTMAX_JACOBIAN: NAME(softmax_jacobian_row)(a, out, n); break;
+    case CROSS_ENTROPY: *result = NAME(cross_entropy_row)(a, out, n, label, t); break;
     }
 }
 
-static void NAME(elementwise_panel)(REAL *a, const REAL *b, ptrdiff_t n, enum elementwise op) {
+static void NAME(grid)(enum op op, const REAL *a, ptrdiff_t sa, const REAL *b, ptrdiff_t sb, REAL *out, ptrdiff_t so,
+                       REAL *results, Grid g, const ptrdiff_t *labels, ptrdiff_t count, const Target *t,
+                       const REAL *next, const REAL *next_out) {
+    NAME(Ahead) ahead = {next, next_out};
     switch (op) {
-    case SOFTMAX: NAME(softmax_panel)(a, n); break;
-    case LOG_SOFTMAX: NAME(log_softmax_panel)(a, n); break;
-    case SOFTMAX_VJP: NAME(softmax_vjp_panel)(a, b, n); break;
-    case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_panel)(a, b, n); break;
-    case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_panel)(a, b, n); break;
+    case SOFTMAX: NAME(softmax_grid)(a, sa, out, so, g, ahead); break;
+    case LOG_SOFTMAX: NAME(log_softmax_grid)(a, sa, out, so, g, ahead); break;
+    case LOGSUMEXP: NAME(logsumexp_grid)(a, sa, results, g, count, ahead); break;
+    case SOFTMAX_VJP: NAME(softmax_vjp_grid)(a, sa, b, sb, out, so, g, ahead); break;
+    case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_grid)(a, sa, b, sb, out, so, g); break;
+    case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_grid)(a, sa, b, sb, out, so, g); break;
+    case CROSS_ENTROPY: NAME(cross_entropy_grid)(a, sa, out, so, results, g, labels, count, t, ahead); break;
+    case SOFTMAX_JACOBIAN: break; /* a row is a whole matrix: always row by row */
     }
 }

@@ -1,255 +1,360 @@
-/* Passes over n contiguous entries, vector by vector. The entries are a row, and then the lanes of what a
- * pass returns are still to be combined; or LANES short rows side by side, entry j of all of them in vector j,
- * and then each lane is a row of its own. `e` and `out` may be inputs. */
+/* Passes over a grid: lines of vectors, line j of x at x + j * its stride, of three kinds.
+ *
+ * * ROW: one vector wide, without gaps. A row of n contiguous entries, the last line perhaps a short one: then the
+ *   lanes of what a pass returns are still to be combined. Or rows side by side, one a lane, n lines.
+ * * NARROW: rows side by side, up to a vector's lanes of them.
+ * * WIDE: rows side by side, a multiple of WIDE vectors, where the dependent steps of one row fill the gaps of
+ *   others'. Vector w of what a pass returns belongs to the rows of vector w of each line.
+ *
+ * A row in a lane has the same bits in every kind. Results may take the place of inputs. */
 
-/* Up to `left` entries as `count` vectors, `fill` beyond; and back. A full group needs no masks. */
-INLINE void NAME(load_group)(V *a, const REAL *p, ptrdiff_t left, int count, REAL fill) {
-    if (left >= count * LANES)
-        EACH a[i] = NAME(load)(p + i * LANES);
+/* Most vectors a line: 4 KB, so that whole pages are passed over and one entry of the TLB serves 4 KB of them. */
+#define MOST_VECTORS (4096 / VECTOR_BYTES)
+#define EACH_VECTOR for (int w = 0; w < NAME(vectors)(g); w++)
+
+INLINE int NAME(vectors)(Grid g) { return g.lanes > LANES ? (int)(g.lanes / LANES) : 1; }
+
+INLINE Grid NAME(row_grid)(ptrdiff_t n) { return (Grid){n / LANES, LANES, n % LANES, ROW}; }
+
+/* A pass, written once as a loop, compiled for each kind of grid; ON chooses. Not inlined: that would double the
+ * time to compile. */
+#define ON_EACH_KIND(name, loop, parameters, ...)                                                          \
+    PASS void NAME(name##_row) parameters { NAME(loop)(__VA_ARGS__, ROW); }                                \
+    PASS void NAME(name##_narrow) parameters { NAME(loop)(__VA_ARGS__, NARROW); }                          \
+    PASS void NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }
+#define ON(g, name) ((g).kind == ROW ? NAME(name##_row) : (g).kind == NARROW ? NAME(name##_narrow) : NAME(name##_wide))
+
+/* Run BODY(height, lanes) on tiles of `height` lines by `wide` vectors, at line j and entry c of it. The lines go
+ * in pairs in either width; all vectors are full, which the compiler sees, or hold only so many lanes. */
+#define TILES(BODY)                                                                                        \
+    ptrdiff_t j = 0, c = 0;                                                                                \
+    const ptrdiff_t full = kind == ROW ? LANES : g.lanes;                                                  \
+    if (wide == 1) {                                                                                       \
+        for (; g.lines - j >= GROUP; j += GROUP) BODY(GROUP, full)                                         \
+        for (; g.lines - j >= 4; j += 4) BODY(4, full)                                                     \
+        for (; g.lines - j >= 2; j += 2) BODY(2, full)                                                     \
+        if (j < g.lines) {                                                                                 \
+            BODY(1, full)                                                                                  \
+            j++;                                                                                           \
+        }                                                                                                  \
+        if (g.tail) BODY(1, g.tail)                                                                        \
+    } else {                                                                                               \
+        for (; g.lines - j >= GROUP / WIDE; j += GROUP / WIDE)                                             \
+            for (c = 0; c < g.lanes; c += WIDE * LANES) BODY(GROUP / WIDE, LANES)                          \
+        for (; j < g.lines; j++)                                                                           \
+            for (c = 0; c < g.lanes; c += WIDE * LANES) BODY(1, LANES)                                     \
+    }
+
+/* A tile's `count` vectors, `fill` in lanes it does not have; and back. */
+INLINE void NAME(load_tile)(V *a, const REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t lanes, REAL fill) {
+    if (lanes >= LANES)
+        EACH a[i] = NAME(load)(p + i / wide * stride + i % wide * LANES);
     else
-        EACH a[i] = NAME(load_part)(p + i * LANES, left - i * LANES, NAME(splat)(fill));
+        EACH a[i] = NAME(load_part)(p + i * stride, lanes, NAME(splat)(fill));
 }
 
-INLINE void NAME(store_group)(REAL *p, ptrdiff_t left, int count, const V *a) {
-    if (left >= count * LANES)
-        EACH NAME(store)(p + i * LANES, a[i]);
+INLINE void NAME(store_tile)(REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t lanes, const V *a) {
+    if (lanes >= LANES)
+        EACH NAME(store)(p + i / wide * stride + i % wide * LANES, a[i]);
     else
-        EACH NAME(store_part)(p + i * LANES, left - i * LANES, a[i]);
+        EACH NAME(store_part)(p + i * stride, lanes, a[i]);
 }
 
-/* Run BODY(count, left) on groups of `count` vectors from j = 0 to n: of 8 while they last, of 4, 2 and 1,
- * all full, which the compiler sees, and a last vector in part. */
-#define GROUPS(BODY)                                                                                       \
-    ptrdiff_t j = 0;                                                                                       \
-    for (; n - j >= GROUP * LANES; j += GROUP * LANES) BODY(GROUP, GROUP * LANES)                          \
-    for (; n - j >= 4 * LANES; j += 4 * LANES) BODY(4, 4 * LANES)                                          \
-    for (; n - j >= 2 * LANES; j += 2 * LANES) BODY(2, 2 * LANES)                                          \
-    for (; n - j >= LANES; j += LANES) BODY(1, LANES)                                                      \
-    if (j < n) BODY(1, n - j)
+/* Within BODY: its vectors, the entries of an array at the tile, and the state of its vector i. */
+#define COUNT(height) ((height) * wide)
+#define STRIDE(s) (kind == ROW ? LANES : (s))
+#define LOAD(a, p, s, height, lanes, fill)                                                                 \
+    NAME(load_tile)(a, (p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, lanes, fill)
+#define STORE(p, s, height, lanes, a)                                                                      \
+    NAME(store_tile)((p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, lanes, a)
+#define OF(i) (c / LANES + (i) % wide)
 
 /* Lane maxima; NaN is passed over and comes back through exp. */
-PASS V NAME(max_of)(const REAL *x, ptrdiff_t n) {
+INLINE void NAME(max_loop)(const REAL *x, ptrdiff_t sx, Grid g, V *max, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
     V m[GROUP], a[GROUP];
     for (int i = 0; i < GROUP; i++) m[i] = NAME(splat)(-INFINITY);
-#define BODY(count, left)                                                                                  \
+    EACH_VECTOR max[w] = m[0];
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(a, x + j, left, count, -INFINITY);                                                \
-        for (int i = 0; i < count; i++) m[i] = NAME(max)(a[i], m[i]);                                      \
+        LOAD(a, x, sx, height, lanes, -INFINITY);                                                          \
+        for (int i = 0; wide == 1 && i < height; i++) m[i] = NAME(max)(a[i], m[i]);                        \
+        for (int i = 0; wide > 1 && i < COUNT(height); i++) max[OF(i)] = NAME(max)(a[i], max[OF(i)]);      \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
+    if (wide > 1) return;
     for (int width = GROUP / 2; width; width /= 2)
         for (int i = 0; i < width; i++) m[i] = NAME(max)(m[i], m[i + width]);
-    return m[0];
+    max[0] = m[0];
 }
+ON_EACH_KIND(max_of, max_loop, (const REAL *x, ptrdiff_t sx, Grid g, V *max), x, sx, g, max)
 
-/* Bring in what comes after this pass while it keeps the vector units busy: memory is then read beside the
- * exps, not between them. NULL brings nothing. */
-INLINE void NAME(look_ahead)(const REAL *p, ptrdiff_t j, int count) {
-    if (p)
-        EACH __builtin_prefetch(p + j + i * LANES);
-}
-
-/* Which entry the sum of exps leaves out: none; the one at an index; in each lane the first that equals `max`. */
+/* Where this pass prefetches: what comes after it is brought in while it keeps the vector units busy, so that
+ * memory is read beside the exps, not between them. For grids without gaps; NULL brings nothing. */
 typedef struct {
-    enum left_out what;
-    ptrdiff_t index;
-    V max;
-    const REAL *next_x, *next_out; /* for look_ahead */
-} NAME(LeftOut);
+    const REAL *x, *out;
+} NAME(Ahead);
 
-/* Lane sums hi + lo of exp(x - max) * 2**BIAS, and the exps themselves into `e` unless that is NULL. */
-INLINE void NAME(exps_loop)(const REAL *x, REAL *e, ptrdiff_t n, NAME(LeftOut) left_out, const NAME(Shift) *s,
-                          int mixed, V *hi, V *lo) {
-    /* The sum of all is at least 2**BIAS, so it may start from more than any pair of terms. */
-    const V start = NAME(splat)(left_out.what == NOTHING ? 4 / UNBIAS : 0);
-    V h = start, l = NAME(splat)(0), a[GROUP];
-    NAME(bits) seen = {0}, hit[GROUP];
-#define BODY(count, left)                                                                                  \
+INLINE void NAME(look_ahead)(const REAL *p, ptrdiff_t at, int count) {
+    if (p)
+        EACH __builtin_prefetch(p + at + i * LANES);
+}
+#define LOOK_AHEAD(p, height) NAME(look_ahead)(p, j * wide * LANES + c, COUNT(height))
+
+/* Lane sums hi + lo of biased exps; those of a maximum may be left out, and are counted then. */
+typedef struct {
+    V hi, lo;
+    NAME(bits) maxima;
+} NAME(Sum);
+
+/* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With FINE, maxima are left out. */
+INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,
+                            NAME(Ahead) ahead, NAME(Sum) *sums, int how, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    /* The sum of all is about 2**BIAS or more, so it may start from more than any pair of terms. */
+    const V start = NAME(splat)(how & FINE ? 0 : 4 / UNBIAS), one = NAME(splat)(1 / UNBIAS);
+    NAME(Sum) only, *sum = wide == 1 ? &only : sums; /* in registers where there is but one */
+    V a[GROUP];
+    EACH_VECTOR sum[w] = (NAME(Sum)){.hi = start};
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(a, x + j, left, count, -INFINITY);                                                \
-        NAME(look_ahead)(left_out.next_x, j, count);                                                       \
-        NAME(look_ahead)(left_out.next_out, j, count);                                                     \
-        if (left_out.what == FIRST_MAX)                                                                    \
-            for (int i = 0; i < count; i++) {                                                              \
-                hit[i] = (a[i] == left_out.max) & ~seen;                                                   \
-                seen |= hit[i];                                                                            \
+        LOAD(a, x, sx, height, lanes, -INFINITY);                                                          \
+        LOOK_AHEAD(ahead.x, height);                                                                       \
+        LOOK_AHEAD(ahead.out, height);                                                                     \
+        NAME(exp_biased)(a, COUNT(height), s + c / LANES, wide, how);                                      \
+        if (e) STORE(e, se, height, lanes, a);                                                             \
+        for (int i = 0; how & FINE && i < COUNT(height); i++)                                              \
+            a[i] = NAME(leave_out)(a[i], one, &sum[OF(i)].maxima);                                         \
+        for (int i = 0; i < COUNT(height); i += 2 * wide) /* pairs of lines: one rounding first */         \
+            for (int k = i; k < i + wide; k++) {                                                           \
+                NAME(Sum) *of = &sum[OF(k)];                                                               \
+                V pair = k + wide < COUNT(height) ? a[k] + a[k + wide] : a[k];                             \
+                if (how & FINE)                                                                            \
+                    NAME(add_exactly)(&of->hi, &of->lo, pair);                                             \
+                else                                                                                       \
+                    NAME(add_smaller)(&of->hi, &of->lo, pair);                                             \
             }                                                                                              \
-        NAME(exp_biased)(a, count, s, mixed);                                                              \
-        if (e) NAME(store_group)(e + j, left, count, a);                                                   \
-        if (left_out.what == FIRST_MAX)                                                                    \
-            for (int i = 0; i < count; i++) a[i] = NAME(select)(hit[i], NAME(splat)(0), a[i]);             \
-        if (left_out.what == INDEX && (size_t)(left_out.index - j) < (size_t)(count * LANES))              \
-            for (int i = 0; i < count; i++) a[i] = NAME(without_lane)(a[i], left_out.index - j - i * LANES); \
-        for (int i = 0; i < count; i += 2) { /* pairs: one rounding before the exact sum */                \
-            V pair = i + 1 < count ? a[i] + a[i + 1] : a[i];                                               \
-            if (left_out.what == NOTHING)                                                                  \
-                NAME(add_smaller)(&h, &l, pair);                                                           \
-            else                                                                                           \
-                NAME(add_exactly)(&h, &l, pair);                                                           \
-        }                                                                                                  \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
-    *hi = h - start;
-    *lo = l;
+    EACH_VECTOR sum[w].hi -= start;
+    if (wide == 1) sums[0] = only;
 }
 
-#define EXPS(name, left_out_what, mixed)                                                                   \
-    PASS void NAME(name)(const REAL *x, REAL *e, ptrdiff_t n, NAME(LeftOut) left_out, const NAME(Shift) *s,  \
-                         V *hi, V *lo) {                                                                   \
-        left_out.what = left_out_what;                                                                     \
-        NAME(exps_loop)(x, e, n, left_out, s, mixed, hi, lo);                                              \
-    }
-EXPS(exps_nothing, NOTHING, 0)
-EXPS(exps_nothing_mixed, NOTHING, 1)
-EXPS(exps_index, INDEX, 0)
-EXPS(exps_index_mixed, INDEX, 1)
-EXPS(exps_first_max, FIRST_MAX, 0)
-EXPS(exps_first_max_mixed, FIRST_MAX, 1)
+#define EXPS(name, how)                                                                                    \
+    ON_EACH_KIND(name, exps_loop,                                                                        \
+                   (const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,      \
+                    NAME(Ahead) ahead, NAME(Sum) *sums),                                                   \
+                   x, sx, e, se, g, s, ahead, sums, how)
+EXPS(exps, SHIFTED)
+EXPS(exps_mixed, SHIFTED | MIXED)
+EXPS(exps_fine, SHIFTED | FINE)
+EXPS(exps_fine_mixed, SHIFTED | FINE | MIXED)
 
-/* The same, with all of the choices compiled for themselves. */
-INLINE void NAME(exps_of)(const REAL *x, REAL *e, ptrdiff_t n, NAME(LeftOut) left_out, const NAME(Shift) *s,
-                          V *hi, V *lo) {
-    int mixed = NAME(any)(s->large);
-    switch (left_out.what) {
-    case NOTHING: (mixed ? NAME(exps_nothing_mixed) : NAME(exps_nothing))(x, e, n, left_out, s, hi, lo); break;
-    case INDEX: (mixed ? NAME(exps_index_mixed) : NAME(exps_index))(x, e, n, left_out, s, hi, lo); break;
-    case FIRST_MAX: (mixed ? NAME(exps_first_max_mixed) : NAME(exps_first_max))(x, e, n, left_out, s, hi, lo); break;
-    }
+/* The same, large shifts or not. */
+INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,
+                          NAME(Ahead) ahead, NAME(Sum) *sums, int fine) {
+    NAME(bits) large = {0};
+    EACH_VECTOR large |= s[w].large;
+    int mixed = NAME(any)(large);
+    if (fine)
+        (mixed ? ON(g, exps_fine_mixed) : ON(g, exps_fine))(x, sx, e, se, g, s, ahead, sums);
+    else
+        (mixed ? ON(g, exps_mixed) : ON(g, exps))(x, sx, e, se, g, s, ahead, sums);
 }
 
 /* out = e * q */
-PASS void NAME(times_all)(const REAL *e, REAL *out, ptrdiff_t n, NAME(Ratio) q) {
+INLINE void NAME(times_loop)(const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t so, Grid g, const NAME(Ratio) *q,
+                             const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
     V v[GROUP];
-#define BODY(count, left)                                                                                  \
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(v, e + j, left, count, 0);                                                        \
-        for (int i = 0; i < count; i++) v[i] = NAME(times)(v[i], q);                                       \
-        NAME(store_group)(out + j, left, count, v);                                                        \
+        LOAD(v, e, se, height, lanes, 0);                                                                  \
+        for (int i = 0; i < COUNT(height); i++) v[i] = NAME(times)(v[i], q[OF(i)]);                        \
+        STORE(out, so, height, lanes, v);                                                                  \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
 }
+ON_EACH_KIND(times_all, times_loop,
+               (const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t so, Grid g, const NAME(Ratio) *q), e, se, out, so, g,
+               q)
 
 /* out = (x - a) - b */
-PASS void NAME(subtract_all)(const REAL *x, REAL *out, ptrdiff_t n, V a, V b) {
+INLINE void NAME(subtract_loop)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, const V *a, const V *b,
+                                const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
     V v[GROUP];
-#define BODY(count, left)                                                                                  \
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(v, x + j, left, count, 0);                                                        \
-        for (int i = 0; i < count; i++) v[i] = (v[i] - a) - b;                                             \
-        NAME(store_group)(out + j, left, count, v);                                                        \
+        LOAD(v, x, sx, height, lanes, 0);                                                                  \
+        for (int i = 0; i < COUNT(height); i++) v[i] = (v[i] - a[OF(i)]) - b[OF(i)];                       \
+        STORE(out, so, height, lanes, v);                                                                  \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
 }
+ON_EACH_KIND(subtract_all, subtract_loop,
+               (const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, const V *a, const V *b), x, sx, out, so,
+               g, a, b)
 
-/* What the centre of a cotangent is chosen from: lane maxima of y, and the lane extremes of g. */
+/* Lane sums as unevaluated pairs. */
 typedef struct {
-    V y_max, g_max, g_min;
+    V hi, lo;
+} NAME(Pair);
+
+/* Add the terms of a tile: pairs of lines first, one rounding before the exact sum. */
+INLINE void NAME(add_tile)(NAME(Pair) *sum, const V *a, int count, const int wide) {
+    for (int i = 0; i < count; i += 2 * wide)
+        for (int k = 0; k < wide; k++)
+            NAME(add_exactly)(&sum[k].hi, &sum[k].lo, i + k + wide < count ? a[i + k] + a[i + k + wide] : a[i + k]);
+}
+
+/* What a VJP needs to know: lane maxima of y, the lane extremes of the cotangent, lane sums of their product. */
+typedef struct {
+    V y_max, most, least;
 } NAME(Extremes);
 
-PASS NAME(Extremes) NAME(extremes_of)(const REAL *y, const REAL *g, ptrdiff_t n, const REAL *next_out) {
-    enum { CHAINS = 2 }; /* three running extremes each are enough to hide their latency */
-    V top[CHAINS], most[CHAINS], least[CHAINS], a[GROUP], b[GROUP];
-    for (int i = 0; i < CHAINS; i++) {
-        top[i] = most[i] = NAME(splat)(-INFINITY);
-        least[i] = NAME(splat)(INFINITY);
+INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g,
+                              const REAL *next_out, NAME(Extremes) *all, NAME(Pair) *dots, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    NAME(Extremes) only, *ends = wide == 1 ? &only : all;
+    NAME(Pair) only_dot, *dot = wide == 1 ? &only_dot : dots;
+    V a[GROUP], b[GROUP];
+    EACH_VECTOR {
+        ends[w] = (NAME(Extremes)){NAME(splat)(-INFINITY), NAME(splat)(-INFINITY), NAME(splat)(INFINITY)};
+        dot[w] = (NAME(Pair)){0};
     }
-#define BODY(count, left)                                                                                  \
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(a, y + j, left, count, 0);                                                        \
-        NAME(load_group)(b, g + j, left, count, g[0]);                                                     \
-        NAME(look_ahead)(next_out, j, count);                                                              \
-        for (int i = 0; i < count; i++) {                                                                  \
-            top[i % CHAINS] = NAME(max)(a[i], top[i % CHAINS]);                                            \
-            most[i % CHAINS] = NAME(max)(b[i], most[i % CHAINS]);                                          \
-            least[i % CHAINS] = NAME(min)(b[i], least[i % CHAINS]);                                        \
+        LOAD(a, y, sy, height, lanes, 0);                                                                  \
+        LOAD(b, ct, sc, height, lanes, ct[0]);                                                             \
+        LOOK_AHEAD(next_out, height);                                                                      \
+        for (int i = 0; i < COUNT(height); i++) {                                                          \
+            NAME(Extremes) *of = &ends[OF(i)];                                                             \
+            of->y_max = NAME(max)(a[i], of->y_max);                                                        \
+            of->most = NAME(max)(b[i], of->most);                                                          \
+            of->least = NAME(min)(b[i], of->least);                                                        \
+            a[i] *= b[i];                                                                                  \
         }                                                                                                  \
+        NAME(add_tile)(dot + c / LANES, a, COUNT(height), wide);                                           \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
-    return (NAME(Extremes)){NAME(max)(top[0], top[1]), NAME(max)(most[0], most[1]), NAME(min)(least[0], least[1])};
+    if (wide > 1) return;
+    all[0] = only;
+    dots[0] = only_dot;
 }
+ON_EACH_KIND(survey_of, survey_loop,
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, const REAL *next_out,
+                NAME(Extremes) *all, NAME(Pair) *dots),
+               y, sy, ct, sc, g, next_out, all, dots)
 
-/* Lane sums hi + lo of a * (b - c). */
-PASS void NAME(dot_of)(const REAL *a, const REAL *b, ptrdiff_t n, V c, const REAL *next_a, const REAL *next_b,
-                       V *hi, V *lo) {
-    V h = NAME(splat)(0), l = h, u[GROUP], v[GROUP];
-#define BODY(count, left)                                                                                  \
-    {                                                                                                      \
-        NAME(load_group)(u, a + j, left, count, 0);                                                        \
-        NAME(load_group)(v, b + j, left, count, c[0]);                                                     \
-        NAME(look_ahead)(next_a, j, count);                                                                \
-        NAME(look_ahead)(next_b, j, count);                                                                \
-        for (int i = 0; i < count; i++) u[i] = u[i] * (v[i] - c);                                          \
-        NAME(add_exactly)(&h, &l, NAME(tree)(u, count));                                                   \
-    }
-    GROUPS(BODY)
-#undef BODY
-    *hi = h;
-    *lo = l;
-}
-
-/* out = y * ((g - centre) - dot) */
-PASS void NAME(vjp_all)(const REAL *y, const REAL *g, REAL *out, ptrdiff_t n, V centre, V dot) {
+/* Lane sums of y * (cotangent - centre). */
+INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, const V *centre,
+                           NAME(Pair) *dots, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    NAME(Pair) only, *dot = wide == 1 ? &only : dots;
     V u[GROUP], v[GROUP];
-#define BODY(count, left)                                                                                  \
+    EACH_VECTOR dot[w] = (NAME(Pair)){0};
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(u, y + j, left, count, 0);                                                        \
-        NAME(load_group)(v, g + j, left, count, 0);                                                        \
-        for (int i = 0; i < count; i++) v[i] = u[i] * ((v[i] - centre) - dot);                             \
-        NAME(store_group)(out + j, left, count, v);                                                        \
+        LOAD(u, y, sy, height, lanes, 0);                                                                  \
+        LOAD(v, ct, sc, height, lanes, centre[0][0]);                                                      \
+        for (int i = 0; i < COUNT(height); i++) u[i] *= v[i] - centre[OF(i)];                              \
+        NAME(add_tile)(dot + c / LANES, u, COUNT(height), wide);                                           \
     }
-    GROUPS(BODY)
+    TILES(BODY)
+#undef BODY
+    if (wide == 1) dots[0] = only;
+}
+ON_EACH_KIND(dot_of, dot_loop,
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, const V *centre, NAME(Pair) *dots),
+               y, sy, ct, sc, g, centre, dots)
+
+/* out = y * ((cotangent - centre) - dot) */
+INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, Grid g,
+                           const V *centre, const V *dot, NAME(Ahead) ahead, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    V u[GROUP], v[GROUP];
+#define BODY(height, lanes)                                                                                \
+    {                                                                                                      \
+        LOAD(u, y, sy, height, lanes, 0);                                                                  \
+        LOAD(v, ct, sc, height, lanes, 0);                                                                 \
+        LOOK_AHEAD(ahead.x, height);                                                                       \
+        LOOK_AHEAD(ahead.out, height);                                                                     \
+        for (int i = 0; i < COUNT(height); i++) v[i] = u[i] * ((v[i] - centre[OF(i)]) - dot[OF(i)]);       \
+        STORE(out, so, height, lanes, v);                                                                  \
+    }
+    TILES(BODY)
 #undef BODY
 }
+ON_EACH_KIND(vjp_all, vjp_loop,
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, Grid g,
+                const V *centre, const V *dot, NAME(Ahead) ahead),
+               y, sy, ct, sc, out, so, g, centre, dot, ahead)
 
-/* Lane sums hi + lo of g. */
-PASS void NAME(sum_of)(const REAL *g, ptrdiff_t n, V *hi, V *lo) {
-    V h = NAME(splat)(0), l = h, a[GROUP];
-#define BODY(count, left)                                                                                  \
+/* Lane sums of x. */
+INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, Grid g, NAME(Pair) *sums, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    NAME(Pair) only, *sum = wide == 1 ? &only : sums;
+    V a[GROUP];
+    EACH_VECTOR sum[w] = (NAME(Pair)){0};
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(a, g + j, left, count, 0);                                                        \
-        NAME(add_exactly)(&h, &l, NAME(tree)(a, count));                                                   \
+        LOAD(a, x, sx, height, lanes, 0);                                                                  \
+        NAME(add_tile)(sum + c / LANES, a, COUNT(height), wide);                                           \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
-    *hi = h;
-    *lo = l;
+    if (wide == 1) sums[0] = only;
 }
+ON_EACH_KIND(sum_of, sum_loop, (const REAL *x, ptrdiff_t sx, Grid g, NAME(Pair) *sums), x, sx, g, sums)
 
-/* out = g - exp(logy) * total */
-PASS void NAME(log_vjp_all)(const REAL *logy, const REAL *g, REAL *out, ptrdiff_t n, V total) {
-    NAME(Shift) none = NAME(shift_by)(NAME(splat)(0));
+/* out = cotangent - exp(logy) * total */
+INLINE void NAME(log_vjp_loop)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
+                               Grid g, const V *total, const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
     V y[GROUP], v[GROUP];
-#define BODY(count, left)                                                                                  \
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(y, logy + j, left, count, 0);                                                     \
-        NAME(load_group)(v, g + j, left, count, 0);                                                        \
-        NAME(exp_biased)(y, count, &none, 0);                                                              \
-        for (int i = 0; i < count; i++) v[i] -= y[i] * UNBIAS * total;                                     \
-        NAME(store_group)(out + j, left, count, v);                                                        \
+        LOAD(y, logy, sy, height, lanes, 0);                                                               \
+        LOAD(v, ct, sc, height, lanes, 0);                                                                 \
+        NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
+        for (int i = 0; i < COUNT(height); i++) v[i] -= y[i] * UNBIAS * total[OF(i)];                      \
+        STORE(out, so, height, lanes, v);                                                                  \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
 }
+ON_EACH_KIND(log_vjp_all, log_vjp_loop,
+               (const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, Grid g,
+                const V *total),
+               logy, sy, ct, sc, out, so, g, total)
 
-/* Lane sums hi + lo of exp(logy) * t. */
-PASS void NAME(exp_dot_of)(const REAL *logy, const REAL *t, ptrdiff_t n, V *hi, V *lo) {
-    NAME(Shift) none = NAME(shift_by)(NAME(splat)(0));
-    V h = NAME(splat)(0), l = h, y[GROUP], v[GROUP];
-#define BODY(count, left)                                                                                  \
+/* Lane sums of exp(logy) * t. */
+INLINE void NAME(exp_dot_loop)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, Grid g, NAME(Pair) *dots,
+                               const int kind) {
+    const int wide = kind == ROW ? 1 : kind;
+    const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
+    NAME(Pair) only, *dot = wide == 1 ? &only : dots;
+    V y[GROUP], v[GROUP];
+    EACH_VECTOR dot[w] = (NAME(Pair)){0};
+#define BODY(height, lanes)                                                                                \
     {                                                                                                      \
-        NAME(load_group)(y, logy + j, left, count, 0);                                                     \
-        NAME(load_group)(v, t + j, left, count, 0);                                                        \
-        NAME(exp_biased)(y, count, &none, 0);                                                              \
-        for (int i = 0; i < count; i++) v[i] *= y[i] * UNBIAS;                                             \
-        NAME(add_exactly)(&h, &l, NAME(tree)(v, count));                                                   \
+        LOAD(y, logy, sy, height, lanes, 0);                                                               \
+        LOAD(v, t, st, height, lanes, 0);                                                                  \
+        NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
+        for (int i = 0; i < COUNT(height); i++) v[i] *= y[i] * UNBIAS;                                     \
+        NAME(add_tile)(dot + c / LANES, v, COUNT(height), wide);                                           \
     }
-    GROUPS(BODY)
+    TILES(BODY)
 #undef BODY
-    *hi = h;
-    *lo = l;
+    if (wide == 1) dots[0] = only;
 }
+ON_EACH_KIND(exp_dot_of, exp_dot_loop,
+               (const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, Grid g, NAME(Pair) *dots), logy, sy, t, st,
+               g, dots)

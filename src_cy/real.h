@@ -12,8 +12,6 @@ INLINE V NAME(load)(const REAL *p) {
 
 INLINE void NAME(store)(REAL *p, V v) { memcpy(p, &v, sizeof v); }
 
-/* Vectors that go through exp side by side: their chains of 20 dependent operations fill each other's gaps. */
-#define GROUP 8
 #define EACH for (int i = 0; i < count; i++)
 
 /* Where a row's entries are shifted to before exp. `coarse` is the maximum rounded to 1/64 while it is
@@ -36,24 +34,25 @@ INLINE NAME(Shift) NAME(shift_by)(V max) {
     return s;
 }
 
-/* exp(x - max) * 2**BIAS. The bias keeps every result normal, so that a subnormal softmax is rounded once,
- * by the final product, and makes the scaling by 2**k one shift and one product: k + BIAS is read off the
- * low bits of the rounded quotient. NaN comes through; -inf gives less than the smallest result.
- * `mixed` admits large shifts; a row kernel without one leaves it out. */
-INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int mixed) {
+/* exp(x - coarse) * 2**BIAS, or exp(x - max) * 2**BIAS with FINE, which gives exactly 2**BIAS for the maximum.
+ * The bias keeps every result normal, so that a subnormal softmax is rounded once, by the final product, and
+ * makes the scaling by 2**k one shift and one product: k + BIAS is read off the low bits of the rounded
+ * quotient. NaN comes through; -inf gives less than the smallest result. Vector i is shifted by s[i % wide];
+ * not at all without SHIFTED. Large shifts need MIXED. */
+INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int wide, int how) {
     const V magic = NAME(splat)(MAGIC);
     V d[GROUP], low[GROUP], t[GROUP], p[GROUP];
-    EACH x[i] = NAME(max)(s->lowest, x[i]);
-    EACH d[i] = x[i] - s->coarse;
-    EACH low[i] = d[i] + s->coarse;
-    EACH low[i] = (x[i] - low[i]) + s->fine;
-    if (mixed) {
-        EACH low[i] = NAME(select)(s->large, NAME(splat)(0), low[i]);
+    EACH x[i] = NAME(max)(s[i % wide].lowest, x[i]);
+    EACH d[i] = how & SHIFTED ? x[i] - s[i % wide].coarse : x[i];
+    if (how & SHIFTED) EACH low[i] = x[i] - (d[i] + s[i % wide].coarse);
+    if (how & FINE) EACH low[i] = low[i] + s[i % wide].fine;
+    if (how & MIXED) {
+        EACH low[i] = NAME(select)(s[i % wide].large, NAME(splat)(0), low[i]);
         EACH d[i] = NAME(max)(NAME(splat)(-VANISHES), d[i]);
     }
     EACH t[i] = d[i] * LOG2E + magic;
     EACH x[i] = t[i] - magic;
-    EACH low[i] = low[i] - x[i] * LN2_LOW;
+    EACH low[i] = how & SHIFTED ? low[i] - x[i] * LN2_LOW : -x[i] * LN2_LOW;
     EACH d[i] = d[i] - x[i] * LN2_HIGH;
     EACH x[i] = d[i] + low[i];
     EXP_POLYNOMIAL(p, x)
@@ -76,11 +75,6 @@ INLINE V NAME(partners)(V v, int distance) {
 #else
     return __builtin_shuffle(v, NAME(lane_index)() ^ (INT)distance);
 #endif
-}
-
-INLINE V NAME(without_lane)(V v, ptrdiff_t lane) {
-    NAME(bits) there = NAME(lane_index)() == (INT)lane;
-    return NAME(select)(there, NAME(splat)(0), v);
 }
 
 /* hi + lo += a, exactly (two-sum). */
@@ -115,23 +109,25 @@ INLINE V NAME(residual)(V a, V b) {
 #endif
 }
 
-/* factor / (hi + lo) as an unevaluated sum, so that a product with it is rounded once. */
+/* 1 / (hi + lo), or a multiple of it, as an unevaluated sum, so that a product with it is rounded once. */
 typedef struct {
     V hi, lo;
 } NAME(Ratio);
 
-INLINE NAME(Ratio) NAME(ratio)(V factor, V hi, V lo) {
+INLINE NAME(Ratio) NAME(inverse)(V hi, V lo) {
     V inverse = 1 / hi;
-    V rest = inverse * (NAME(residual)(inverse, hi) - inverse * lo);
-    NAME(Ratio) q = {.hi = factor * inverse};
-    q.lo = NAME(fma)(factor, inverse, -q.hi) + factor * rest;
-    return q;
+    return (NAME(Ratio)){inverse, inverse * (NAME(residual)(inverse, hi) - inverse * lo)};
+}
+
+INLINE NAME(Ratio) NAME(multiple)(V factor, NAME(Ratio) q) {
+    V hi = factor * q.hi;
+    return (NAME(Ratio)){hi, NAME(fma)(factor, q.hi, -hi) + factor * q.lo};
 }
 
 INLINE V NAME(times)(V a, NAME(Ratio) q) { return NAME(fma)(a, q.hi, a * q.lo); }
 
-/* log(1 + s) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). */
-INLINE V NAME(log1p)(V s) {
+/* log(1 + s) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `inverse` is 1 / (1 + s). */
+INLINE V NAME(log1p)(V s, V inverse) {
     typedef NAME(bits) Bits;
     const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0);
     V u = 1 + s;
@@ -139,7 +135,7 @@ INLINE V NAME(log1p)(V s) {
     Bits exponent = shifted >> MANTISSA_BITS;
     V k = (V)((Bits)magic + exponent) - magic;
     V f = (V)((Bits)u - (exponent << MANTISSA_BITS)) - 1;
-    V lost = NAME(select)(s > 1, 1 - (u - s), s - (u - 1)) / u;
+    V lost = NAME(select)(s > 1, 1 - (u - s), s - (u - 1)) * inverse;
     Bits near_one = exponent == 0;
     f = NAME(select)(near_one, s, f);
     lost = NAME(select)(near_one, zero, lost);

@@ -13,6 +13,17 @@ INLINE void NAME(add_lanes)(V *hi, V *lo) {
     }
 }
 
+INLINE REAL NAME(count_lanes)(NAME(bits) counts) {
+    REAL count = 0;
+    for (int i = 0; i < LANES; i++) count += counts[i];
+    return count;
+}
+
+INLINE V NAME(all_lanes)(NAME(Pair) sum) {
+    NAME(add_lanes)(&sum.hi, &sum.lo);
+    return sum.hi + sum.lo;
+}
+
 /* The first index that holds `a`, which is there. */
 static ptrdiff_t NAME(index_of)(const REAL *x, ptrdiff_t n, REAL a) {
     ptrdiff_t j = 0;
@@ -31,105 +42,131 @@ INLINE const REAL *NAME(next)(const REAL *row, ptrdiff_t n) {
     return row && n * (ptrdiff_t)sizeof(REAL) <= 256 * 1024 ? row + n : NULL;
 }
 
+/* The maximum of a row in every lane, NaN passed over. */
+INLINE V NAME(row_max)(const REAL *x, ptrdiff_t n) {
+    V max;
+    NAME(max_of_row)(x, LANES, NAME(row_grid)(n), &max);
+    return NAME(splat)(NAME(max_lane)(max));
+}
+
 static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
-    REAL max = NAME(max_lane)(NAME(max_of)(x, n));
-    if (!isfinite(max)) {
+    Grid g = NAME(row_grid)(n);
+    V max = NAME(row_max)(x, n);
+    if (!isfinite(max[0])) {
         NAME(fill)(out, n, NAN);
         return;
     }
-    V hi, lo;
-    NAME(Shift) s = NAME(shift_by)(NAME(splat)(max));
-    NAME(LeftOut) nothing = {.next_x = NAME(next)(x, n), .next_out = NAME(next)(out, n)};
-    NAME(exps_of)(x, out, n, nothing, &s, &hi, &lo);
-    NAME(add_lanes)(&hi, &lo);
-    NAME(times_all)(out, out, n, NAME(ratio)(NAME(splat)(1), hi, lo));
+    NAME(Shift) s = NAME(shift_by)(max);
+    NAME(Sum) sum;
+    NAME(exps_of)(x, LANES, out, LANES, g, &s, (NAME(Ahead)){NAME(next)(x, n), NAME(next)(out, n)}, &sum, 0);
+    NAME(add_lanes)(&sum.hi, &sum.lo);
+    NAME(Ratio) q = NAME(inverse)(sum.hi, sum.lo);
+    NAME(times_all_row)(out, LANES, out, LANES, g, &q);
 }
 
 /* What log-type ops need of a row, the same in every lane: rest is the sum of exp(x_j - max) without one
- * maximum, hi + lo the biased sum of all. */
+ * maximum, `inverse` that of the biased sum of all. */
 typedef struct {
-    V max, rest, log1p_rest, hi, lo;
+    V max, rest, log1p_rest;
+    NAME(Ratio) inverse;
 } NAME(Summary);
 
-/* From the biased sum without one maximum, to which that one is added. */
-static void NAME(complete)(NAME(Summary) *r, const NAME(Shift) *s) {
-    V one = r->max;
-    NAME(exp_biased)(&one, 1, s, 1);
-    r->rest = (r->hi + r->lo) / one;
-    r->log1p_rest = NAME(log1p)(r->rest);
-    NAME(add_exactly)(&r->hi, &r->lo, one);
+/* From the sum that leaves the maxima out, and their number. */
+INLINE NAME(Summary) NAME(summary)(V max, NAME(Sum) sum, V maxima) {
+    V rest = (sum.hi + sum.lo) * UNBIAS + (maxima - 1);
+    NAME(add_exactly)(&sum.hi, &sum.lo, maxima / UNBIAS);
+    NAME(Ratio) inverse = NAME(inverse)(sum.hi, sum.lo);
+    return (NAME(Summary)){max, rest, NAME(log1p)(rest, inverse.hi / UNBIAS), inverse};
 }
 
-static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, REAL max, const REAL *next_out) {
-    NAME(Summary) r = {.max = NAME(splat)(max)};
-    NAME(LeftOut) one = {INDEX, NAME(index_of)(x, n, max), r.max, NAME(next)(x, n), next_out};
-    NAME(Shift) s = NAME(shift_by)(r.max);
-    NAME(exps_of)(x, e, n, one, &s, &r.hi, &r.lo);
-    NAME(add_lanes)(&r.hi, &r.lo);
-    NAME(complete)(&r, &s);
-    return r;
+static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, V max, const REAL *next_out) {
+    NAME(Shift) s = NAME(shift_by)(max);
+    NAME(Sum) sum;
+    NAME(Ahead) ahead = {NAME(next)(x, n), next_out};
+    NAME(exps_of)(x, LANES, e, LANES, NAME(row_grid)(n), &s, ahead, &sum, 1);
+    NAME(add_lanes)(&sum.hi, &sum.lo);
+    return NAME(summary)(max, sum, NAME(splat)(NAME(count_lanes)(sum.maxima)));
 }
 
 static void NAME(log_softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
-    REAL max = NAME(max_lane)(NAME(max_of)(x, n));
-    if (!isfinite(max)) {
+    V max = NAME(row_max)(x, n);
+    if (!isfinite(max[0])) {
         NAME(fill)(out, n, NAN);
         return;
     }
     NAME(Summary) r = NAME(row_summary)(x, NULL, n, max, out);
     /* log y_j = (x_j - max) - log(1 + rest) */
-    NAME(subtract_all)(x, out, n, r.max, r.log1p_rest);
+    NAME(subtract_all_row)(x, LANES, out, LANES, NAME(row_grid)(n), &r.max, &r.log1p_rest);
 }
 
 static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
-    REAL max = NAME(max_lane)(NAME(max_of)(x, n));
-    if (isfinite(max)) return max + NAME(row_summary)(x, NULL, n, max, NULL).log1p_rest[0];
-    for (ptrdiff_t j = 0; j < n; j++)
-        if (isnan(x[j])) return NAN;
-    return max;
+    V max = NAME(row_max)(x, n);
+    if (!isfinite(max[0])) {
+        for (ptrdiff_t j = 0; j < n; j++)
+            if (isnan(x[j])) return NAN;
+        return max[0];
+    }
+    /* log(1 + rest) may have an error of eps beside a maximum of 1, so there the sum may hold the maximum. */
+    if (max[0] > -1 && max[0] < 1) return max[0] + NAME(row_summary)(x, NULL, n, max, NULL).log1p_rest[0];
+    NAME(Shift) s = NAME(shift_by)(max);
+    NAME(Sum) sum;
+    NAME(exps_of)(x, LANES, NULL, 0, NAME(row_grid)(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0);
+    NAME(add_lanes)(&sum.hi, &sum.lo);
+    V rest = (sum.hi * UNBIAS - 1) + sum.lo * UNBIAS;
+    return s.coarse[0] + NAME(log1p)(rest, 1 / UNBIAS / sum.hi)[0];
 }
 
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the
- * digits of a saturated row; else the value nearest 0 between the extremes of g, which is g if g is constant. */
-static void NAME(softmax_vjp_row)(const REAL *y, const REAL *g, REAL *out, ptrdiff_t n) {
-    NAME(Extremes) all = NAME(extremes_of)(y, g, n, out);
-    REAL y_max = NAME(max_lane)(all.y_max), least = -NAME(max_lane)(-all.g_min), most = NAME(max_lane)(all.g_max);
+ * digits of a saturated row; else the value nearest 0 between the extremes of g, which is g if g is constant.
+ * Mostly that is 0, and the sum is known from the look at the extremes. */
+static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrdiff_t n) {
+    Grid g = NAME(row_grid)(n);
+    NAME(Extremes) ends;
+    NAME(Pair) sum;
+    NAME(survey_of_row)(y, LANES, ct, LANES, g, out, &ends, &sum);
+    REAL y_max = NAME(max_lane)(ends.y_max), least = -NAME(max_lane)(-ends.least), most = NAME(max_lane)(ends.most);
     REAL c = least > 0 ? least : most < 0 ? most : 0;
-    if (y_max > (REAL)0.5) c = g[NAME(index_of)(y, n, y_max)];
-    V centre = NAME(splat)(c), hi, lo;
-    NAME(dot_of)(y, g, n, centre, NAME(next)(y, n), NAME(next)(g, n), &hi, &lo);
-    NAME(add_lanes)(&hi, &lo);
-    NAME(vjp_all)(y, g, out, n, centre, hi + lo);
+    if (y_max > (REAL)0.5) c = ct[NAME(index_of)(y, n, y_max)];
+    V centre = NAME(splat)(c);
+    if (c != 0) NAME(dot_of_row)(y, LANES, ct, LANES, g, &centre, &sum);
+    V dot = NAME(all_lanes)(sum);
+    NAME(Ahead) ahead = {NAME(next)(y, n), NAME(next)(ct, n)};
+    NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &centre, &dot, ahead);
 }
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
-static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *g, REAL *out, ptrdiff_t n) {
-    V hi, lo;
-    NAME(sum_of)(g, n, &hi, &lo);
-    NAME(add_lanes)(&hi, &lo);
-    NAME(log_vjp_all)(logy, g, out, n, hi + lo);
+static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *ct, REAL *out, ptrdiff_t n) {
+    Grid g = NAME(row_grid)(n);
+    NAME(Pair) sum;
+    NAME(sum_of_row)(ct, LANES, g, &sum);
+    V total = NAME(all_lanes)(sum);
+    NAME(log_vjp_all_row)(logy, LANES, ct, LANES, out, LANES, g, &total);
 }
 
 /* d(log y)_i = t_i - sum_j exp(logy_j) * t_j */
 static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out, ptrdiff_t n) {
-    V hi, lo;
-    NAME(exp_dot_of)(logy, t, n, &hi, &lo);
-    NAME(add_lanes)(&hi, &lo);
-    NAME(subtract_all)(t, out, n, NAME(splat)(0), hi + lo);
+    Grid g = NAME(row_grid)(n);
+    NAME(Pair) sum;
+    NAME(exp_dot_of_row)(logy, LANES, t, LANES, g, &sum);
+    V dot = NAME(all_lanes)(sum), zero = NAME(splat)(0);
+    NAME(subtract_all_row)(t, LANES, out, LANES, g, &zero, &dot);
 }
 
 /* The sum of all entries but the one at k. */
 INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
-    V before, before_lo, after, after_lo;
-    NAME(sum_of)(y, k, &before, &before_lo);
-    NAME(sum_of)(y + k + 1, n - k - 1, &after, &after_lo);
-    NAME(add_exactly)(&before, &before_lo, after);
-    before_lo += after_lo;
-    NAME(add_lanes)(&before, &before_lo);
-    return before[0] + before_lo[0];
+    NAME(Pair) before, after;
+    NAME(sum_of_row)(y, LANES, NAME(row_grid)(k), &before);
+    NAME(sum_of_row)(y + k + 1, LANES, NAME(row_grid)(n - k - 1), &after);
+    NAME(add_exactly)(&before.hi, &before.lo, after.hi);
+    before.lo += after.lo;
+    return NAME(all_lanes)(before)[0];
 }
 
-/* The same for a row that is one vector: the others of a dominant entry are added as a tree. */
+/* Lines that are about to be written are asked for 2 KB before: stores wait for theirs one after the other. */
+#define STORES_AHEAD ((ptrdiff_t)(2048 / sizeof(REAL)))
+
+/* J_ij = y_i * ((i == j) - y_j) of a row that is one vector: the others of a dominant entry are added as a
+ * tree. */
 INLINE void NAME(softmax_jacobian_vector)(const REAL *y, REAL *out, ptrdiff_t n) {
     V v = NAME(load_part)(y, n, NAME(splat)(0));
     NAME(bits) dominant = v > (REAL)0.5;
@@ -138,6 +175,7 @@ INLINE void NAME(softmax_jacobian_vector)(const REAL *y, REAL *out, ptrdiff_t n)
     V diagonal = v * NAME(select)(dominant, others, 1 - v);
     for (ptrdiff_t i = 0; i < n; i++) {
         NAME(bits) here = NAME(lane_index)() == (INT)i;
+        __builtin_prefetch(out + i * n + STORES_AHEAD, 1);
         NAME(store_part)(out + i * n, n, NAME(select)(here, diagonal, -y[i] * v));
     }
 }
@@ -152,58 +190,53 @@ static void NAME(softmax_jacobian_row)(const REAL *y, REAL *out, ptrdiff_t n) {
         V minus = NAME(splat)(-y[i]);
         REAL *row = out + i * n;
         ptrdiff_t j = 0;
-        for (; j + LANES <= n; j += LANES) NAME(store)(row + j, minus * NAME(load)(y + j));
+        for (; j + LANES <= n; j += LANES) {
+            __builtin_prefetch(row + j + STORES_AHEAD, 1);
+            NAME(store)(row + j, minus * NAME(load)(y + j));
+        }
         if (j < n) NAME(store_part)(row + j, n - j, minus * NAME(load_part)(y + j, n - j, NAME(splat)(0)));
         row[i] = y[i] * (y[i] > (REAL)0.5 ? NAME(sum_without)(y, n, i) : 1 - y[i]);
     }
 }
 
 /* A cross-entropy is at_label * nll[label] + sum_j everywhere[j] * nll[j], as PyTorch defines it, with
- * nll_j = (max - x_j) + log(1 + rest). `everywhere` is NULL without smoothing; `total` is its sum. */
-typedef struct {
-    const REAL *everywhere;
-    REAL total, scale;
-} NAME(Target);
+ * nll_j = (max - x_j) + log(1 + rest): `Target` (kernels.h) says how they are weighed. */
+INLINE REAL NAME(at_label)(const Target *t, ptrdiff_t label) {
+    return (REAL)(t->weight ? t->at_label * ((const REAL *)t->weight)[label] : t->at_label);
+}
 
 /* sum_j everywhere[j] * (max - x_j) */
-INLINE REAL NAME(spread_row)(const REAL *x, ptrdiff_t n, REAL max, const REAL *everywhere) {
-    V hi, lo;
-    if (!everywhere) return 0;
-    NAME(dot_of)(everywhere, x, n, NAME(splat)(max), NULL, NULL, &hi, &lo);
-    NAME(add_lanes)(&hi, &lo);
-    return -(hi[0] + lo[0]);
+INLINE REAL NAME(spread_row)(const REAL *x, ptrdiff_t n, V max, const REAL *everywhere) {
+    NAME(Pair) sum;
+    NAME(dot_of_row)(everywhere, LANES, x, LANES, NAME(row_grid)(n), &max, &sum);
+    return -NAME(all_lanes)(sum)[0];
 }
 
-INLINE REAL NAME(loss_of)(REAL at_label, NAME(Target) t, REAL max, REAL x_label, REAL spread, REAL log1p_rest) {
-    REAL loss = at_label * ((max - x_label) + log1p_rest);
-    return t.everywhere ? loss + (spread + t.total * log1p_rest) : loss;
-}
-
-/* d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label: at the label, where
- * `largest` says that 1 - y_label is best formed from the others. */
-INLINE REAL NAME(grad_at_label)(REAL at_label, NAME(Target) t, REAL y_label, REAL rest, int largest, ptrdiff_t label) {
-    REAL one_minus = largest ? rest / (1 + rest) : 1 - y_label;
-    REAL everywhere = t.everywhere ? t.everywhere[label] : 0;
-    return t.scale * ((t.total * y_label - everywhere) - at_label * one_minus);
-}
-
-/* The loss; and the gradient into `out` unless that is NULL. */
-static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdiff_t label, REAL at_label,
-                                    const REAL *everywhere, REAL total, REAL scale) {
-    NAME(Target) t = {everywhere, total, scale};
-    REAL max = NAME(max_lane)(NAME(max_of)(x, n)), x_label = x[label];
-    if (!isfinite(max)) {
+/* The loss; and the gradient into `out` unless that is NULL: d loss / d x_j = y_j * (at_label + total)
+ * - everywhere_j - (j == label) * at_label, with 1 - y of the largest formed from the others. */
+static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdiff_t label, const Target *t) {
+    const REAL *everywhere = t->everywhere, total = t->total, scale = t->scale;
+    if (label < 0) { /* ignored */
+        if (out) NAME(fill)(out, n, 0);
+        return 0;
+    }
+    REAL x_label = x[label], at_label = NAME(at_label)(t, label);
+    V max = NAME(row_max)(x, n);
+    if (!isfinite(max[0])) {
         if (out) NAME(fill)(out, n, NAN);
         return NAN;
     }
-    REAL spread = NAME(spread_row)(x, n, max, everywhere);
+    REAL spread = everywhere ? NAME(spread_row)(x, n, max, everywhere) : 0;
     NAME(Summary) r = NAME(row_summary)(x, out, n, max, NAME(next)(out, n));
+    REAL log1p_rest = r.log1p_rest[0];
     if (out) {
-        REAL dx = NAME(grad_at_label)(at_label, t, out[label] / r.hi[0], r.rest[0], x_label == max, label);
-        V factor = NAME(splat)(scale * (at_label + total));
-        NAME(times_all)(out, out, n, NAME(ratio)(factor, r.hi, r.lo));
+        REAL y_label = NAME(times)(NAME(splat)(out[label]), r.inverse)[0];
+        REAL one_minus = x_label == max[0] ? NAME(times)(r.rest / UNBIAS, r.inverse)[0] : 1 - y_label;
+        NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), r.inverse);
+        NAME(times_all_row)(out, LANES, out, LANES, NAME(row_grid)(n), &q);
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
-        out[label] = dx;
+        out[label] = scale * ((total * y_label - (everywhere ? everywhere[label] : 0)) - at_label * one_minus);
     }
-    return NAME(loss_of)(at_label, t, max, x_label, spread, r.log1p_rest[0]);
+    REAL loss = at_label * ((max[0] - x_label) + log1p_rest);
+    return everywhere ? loss + (spread + total * log1p_rest) : loss;
 }

@@ -67,7 +67,20 @@ INLINE int any_f64(bits_f64 hit) { return _mm512_movepi64_mask((__m512i)hit) != 
 INLINE float max_lane_f32(vec_f32 v) { return _mm512_reduce_max_ps(v); }
 INLINE double max_lane_f64(vec_f64 v) { return _mm512_reduce_max_pd(v); }
 #else
-#define THROUGH_MEMORY(real, type)                                                                             INLINE int any_##real(bits_##real hit) {                                                                       int64_t words[VECTOR_BYTES / 8], any = 0;                                                                  memcpy(words, &hit, sizeof words);                                                                         for (int i = 0; i < VECTOR_BYTES / 8; i++) any |= words[i];                                                return any != 0;                                                                                       }                                                                                                          INLINE type max_lane_##real(vec_##real v) {                                                                    type lanes[VECTOR_BYTES / sizeof(type)];                                                                   memcpy(lanes, &v, sizeof lanes);                                                                           for (int w = VECTOR_BYTES / sizeof(type) / 2; w; w /= 2)                                                       for (int i = 0; i < w; i++) lanes[i] = lanes[i] > lanes[i + w] ? lanes[i] : lanes[i + w];              return lanes[0];                                                                                       }
+#define THROUGH_MEMORY(real, type)                                                                         \
+    INLINE int any_##real(bits_##real hit) {                                                               \
+        int64_t words[VECTOR_BYTES / 8], any = 0;                                                          \
+        memcpy(words, &hit, sizeof words);                                                                 \
+        for (int i = 0; i < VECTOR_BYTES / 8; i++) any |= words[i];                                        \
+        return any != 0;                                                                                   \
+    }                                                                                                      \
+    INLINE type max_lane_##real(vec_##real v) {                                                            \
+        type lanes[VECTOR_BYTES / sizeof(type)];                                                           \
+        memcpy(lanes, &v, sizeof lanes);                                                                   \
+        for (int w = VECTOR_BYTES / sizeof(type) / 2; w; w /= 2)                                           \
+            for (int i = 0; i < w; i++) lanes[i] = lanes[i] > lanes[i + w] ? lanes[i] : lanes[i + w];      \
+        return lanes[0];                                                                                   \
+    }
 THROUGH_MEMORY(f32, float)
 THROUGH_MEMORY(f64, double)
 #endif
@@ -111,6 +124,29 @@ INLINE vec_f64 select_f64(bits_f64 take_a, vec_f64 a, vec_f64 b) {
     return (vec_f64)((take_a & (bits_f64)a) | (~take_a & (bits_f64)b));
 #endif
 }
+
+/* 0 in the lanes that equal `a`, which are counted. */
+#if VECTOR_BYTES == 64
+INLINE vec_f32 leave_out_f32(vec_f32 v, vec_f32 a, bits_f32 *count) {
+    __mmask16 equal = _mm512_cmp_ps_mask(v, a, _CMP_EQ_OQ);
+    *count = (bits_f32)_mm512_mask_add_epi32((__m512i)*count, equal, (__m512i)*count, _mm512_set1_epi32(1));
+    return _mm512_mask_mov_ps(v, equal, _mm512_setzero_ps());
+}
+INLINE vec_f64 leave_out_f64(vec_f64 v, vec_f64 a, bits_f64 *count) {
+    __mmask8 equal = _mm512_cmp_pd_mask(v, a, _CMP_EQ_OQ);
+    *count = (bits_f64)_mm512_mask_add_epi64((__m512i)*count, equal, (__m512i)*count, _mm512_set1_epi64(1));
+    return _mm512_mask_mov_pd(v, equal, _mm512_setzero_pd());
+}
+#else
+#define LEAVE_OUT(real)                                                                                    \
+    INLINE vec_##real leave_out_##real(vec_##real v, vec_##real a, bits_##real *count) {                   \
+        bits_##real equal = v == a;                                                                        \
+        *count -= equal;                                                                                   \
+        return (vec_##real)(~equal & (bits_##real)v);                                                      \
+    }
+LEAVE_OUT(f32)
+LEAVE_OUT(f64)
+#endif
 
 /* The first `count` lanes from memory, all of them or none included, and `fill` in the others; and back. */
 #if VECTOR_BYTES == 64
