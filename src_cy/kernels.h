@@ -25,8 +25,8 @@ typedef struct {
     enum kind kind;
 } Grid;
 
-/* How exp shifts its argument (real.h). */
-enum { SHIFTED = 1, FINE = 2, MIXED = 4 };
+/* How exp shifts its argument (real.h), and whether its sum is that of the entries other than maxima. */
+enum { SHIFTED = 1, MIXED = 2, OTHERS = 4 };
 
 /* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
  * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */

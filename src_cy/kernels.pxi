@@ -134,17 +134,22 @@ cdef void run_panels(Call* c, real* a, real* b, real* out, real* results) noexce
         i += count
 
 
+cdef Py_ssize_t strip_width(Layout s, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
+    """How many columns are gone over together: equal shares, in whole tiles."""
+    cdef Py_ssize_t most = (SHORT_STRIP_BYTES if s.n <= FEW_LINES else STRIP_BYTES) // itemsize, tile = WIDE * lanes
+    cdef Py_ssize_t strips = (s.inner + most - 1) // most
+    return ((s.inner + strips - 1) // strips + tile - 1) // tile * tile
+
+
 cdef void run_columns(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
-    cdef Py_ssize_t most = (SHORT_STRIP_BYTES if c.s.n <= FEW_LINES else STRIP_BYTES) // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t o, i
+    cdef Py_ssize_t o, i, strip = strip_width(c.s, sizeof(real), lanes(a))
     cdef Grid g
     g.lines, g.tail = c.s.n, 0
     for o in range(c.s.outer):
         i = 0
         while i < c.s.inner:
-            g.lanes = min(c.s.inner - i, most) // (WIDE * lanes(a)) * WIDE * lanes(a)
-            g.kind = WIDE if g.lanes else NARROW
-            g.lanes = g.lanes or min(c.s.inner - i, lanes(a))
+            g.lanes = min(c.s.inner - i, strip)
+            g.kind = WIDE if g.lanes > lanes(a) else NARROW
             grid(c.op, a + o * c.s.outer_stride + i, c.s.n_stride, b + o * c.sb.outer_stride + i if b else NULL,
                  c.sb.n_stride, out + o * c.so.outer_stride + i if out else NULL, c.so.n_stride,
                  results + o * c.results_stride + i if results else NULL, g,

@@ -114,11 +114,11 @@ static void NAME(centre_on_dominant)(const REAL *y, ptrdiff_t sy, const REAL *ct
     NAME(bits) found[MOST_VECTORS] = {{0}};
     for (ptrdiff_t j = 0; j < g.lines; j++)
         EACH_VECTOR {
-            ptrdiff_t at = w * LANES, lanes = g.lanes < LANES ? g.lanes : LANES;
-            V v = NAME(load_part)(y + j * sy + at, lanes, NAME(splat)(0));
+            ptrdiff_t at = w * LANES, left = g.lanes - at;
+            V v = NAME(load_part)(y + j * sy + at, left, NAME(splat)(0));
             NAME(bits) first = (v > (REAL)0.5) & ~found[w];
             if (!NAME(any)(first)) continue;
-            centre[w] = NAME(select)(first, NAME(load_part)(ct + j * sc + at, lanes, v), centre[w]);
+            centre[w] = NAME(select)(first, NAME(load_part)(ct + j * sc + at, left, v), centre[w]);
             found[w] |= first;
         }
 }
@@ -168,7 +168,7 @@ static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, Grid g, const V *max,
     EACH_VECTOR sum[w] = (NAME(Pair)){0};
     for (ptrdiff_t j = 0; j < g.lines; j++)
         EACH_VECTOR {
-            V v = NAME(load_part)(x + j * sx + w * LANES, g.lanes < LANES ? g.lanes : LANES, NAME(splat)(0));
+            V v = NAME(load_part)(x + j * sx + w * LANES, g.lanes - w * LANES, NAME(splat)(0));
             NAME(add_exactly)(&sum[w].hi, &sum[w].lo, NAME(splat)(everywhere[j]) * (max[w] - v));
         }
     EACH_VECTOR spread[w] = sum[w].hi + sum[w].lo;
@@ -218,12 +218,12 @@ static void NAME(gradients_grid)(REAL *e, ptrdiff_t se, Grid g, const NAME(AtLab
     }
     for (ptrdiff_t j = 0; j < g.lines; j++)
         EACH_VECTOR {
-            ptrdiff_t lanes = g.lanes < LANES ? g.lanes : LANES;
+            ptrdiff_t left = g.lanes - w * LANES;
             REAL *p = e + j * se + w * LANES;
-            V dx = NAME(times)(NAME(load_part)(p, lanes, zero), q[w]);
+            V dx = NAME(times)(NAME(load_part)(p, left, zero), q[w]);
             if (everywhere) dx -= scale * everywhere[j];
             dx = NAME(select)(a[w].label == (INT)j, dx_label[w], dx);
-            NAME(store_part)(p, lanes, NAME(select)(a[w].label < 0, zero, dx));
+            NAME(store_part)(p, left, NAME(select)(a[w].label < 0, zero, dx));
         }
 }
 

@@ -3,7 +3,7 @@
  * * ROW: one vector wide, without gaps. A row of n contiguous entries, the last line perhaps a short one: then the
  *   lanes of what a pass returns are still to be combined. Or rows side by side, one a lane, n lines.
  * * NARROW: rows side by side, up to a vector's lanes of them.
- * * WIDE: rows side by side, a multiple of WIDE vectors, where the dependent steps of one row fill the gaps of
+ * * WIDE: rows side by side, more of them, by WIDE vectors, where the dependent steps of one row fill the gaps of
  *   others'. Vector w of what a pass returns belongs to the rows of vector w of each line.
  *
  * A row in a lane has the same bits in every kind. Results may take the place of inputs. */
@@ -12,7 +12,9 @@
 #define MOST_VECTORS (4096 / VECTOR_BYTES)
 #define EACH_VECTOR for (int w = 0; w < NAME(vectors)(g); w++)
 
-INLINE int NAME(vectors)(Grid g) { return g.lanes > LANES ? (int)(g.lanes / LANES) : 1; }
+INLINE int NAME(vectors)(Grid g) {
+    return g.kind == WIDE ? (int)((g.lanes + WIDE * LANES - 1) / (WIDE * LANES) * WIDE) : 1;
+}
 
 INLINE Grid NAME(row_grid)(ptrdiff_t n) { return (Grid){n / LANES, LANES, n % LANES, ROW}; }
 
@@ -24,8 +26,9 @@ INLINE Grid NAME(row_grid)(ptrdiff_t n) { return (Grid){n / LANES, LANES, n % LA
     PASS void NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }
 #define ON(g, name) ((g).kind == ROW ? NAME(name##_row) : (g).kind == NARROW ? NAME(name##_narrow) : NAME(name##_wide))
 
-/* Run BODY(height, lanes) on tiles of `height` lines by `wide` vectors, at line j and entry c of it. The lines go
- * in pairs in either width; all vectors are full, which the compiler sees, or hold only so many lanes. */
+/* Run BODY(height, left) on tiles of `height` lines by `wide` vectors, at line j and entry c of it, where so many
+ * entries are left of the line: all that the vectors hold, which the compiler sees, or fewer. The lines go in
+ * pairs in every kind. */
 #define TILES(BODY)                                                                                        \
     ptrdiff_t j = 0, c = 0;                                                                                \
     const ptrdiff_t full = kind == ROW ? LANES : g.lanes;                                                  \
@@ -39,34 +42,38 @@ INLINE Grid NAME(row_grid)(ptrdiff_t n) { return (Grid){n / LANES, LANES, n % LA
         }                                                                                                  \
         if (g.tail) BODY(1, g.tail)                                                                        \
     } else {                                                                                               \
-        for (; g.lines - j >= GROUP / WIDE; j += GROUP / WIDE)                                             \
-            for (c = 0; c < g.lanes; c += WIDE * LANES) BODY(GROUP / WIDE, LANES)                          \
-        for (; j < g.lines; j++)                                                                           \
-            for (c = 0; c < g.lanes; c += WIDE * LANES) BODY(1, LANES)                                     \
+        for (; g.lines - j >= GROUP / WIDE; j += GROUP / WIDE) ACROSS(BODY, GROUP / WIDE)                  \
+        if (j < g.lines) ACROSS(BODY, 1)                                                                   \
+    }
+#define ACROSS(BODY, height)                                                                               \
+    {                                                                                                      \
+        for (c = 0; g.lanes - c >= WIDE * LANES; c += WIDE * LANES) BODY(height, WIDE * LANES)             \
+        if (c < g.lanes) BODY(height, g.lanes - c)                                                         \
     }
 
-/* A tile's `count` vectors, `fill` in lanes it does not have; and back. */
-INLINE void NAME(load_tile)(V *a, const REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t lanes, REAL fill) {
-    if (lanes >= LANES)
+/* A tile's `count` vectors, `fill` beyond the entries that are left; and back. */
+INLINE void NAME(load_tile)(V *a, const REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t left, REAL fill) {
+    if (left >= wide * LANES)
         EACH a[i] = NAME(load)(p + i / wide * stride + i % wide * LANES);
     else
-        EACH a[i] = NAME(load_part)(p + i * stride, lanes, NAME(splat)(fill));
+        EACH a[i] =
+            NAME(load_part)(p + i / wide * stride + i % wide * LANES, left - i % wide * LANES, NAME(splat)(fill));
 }
 
-INLINE void NAME(store_tile)(REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t lanes, const V *a) {
-    if (lanes >= LANES)
+INLINE void NAME(store_tile)(REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t left, const V *a) {
+    if (left >= wide * LANES)
         EACH NAME(store)(p + i / wide * stride + i % wide * LANES, a[i]);
     else
-        EACH NAME(store_part)(p + i * stride, lanes, a[i]);
+        EACH NAME(store_part)(p + i / wide * stride + i % wide * LANES, left - i % wide * LANES, a[i]);
 }
 
 /* Within BODY: its vectors, the entries of an array at the tile, and the state of its vector i. */
 #define COUNT(height) ((height) * wide)
 #define STRIDE(s) (kind == ROW ? LANES : (s))
-#define LOAD(a, p, s, height, lanes, fill)                                                                 \
-    NAME(load_tile)(a, (p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, lanes, fill)
-#define STORE(p, s, height, lanes, a)                                                                      \
-    NAME(store_tile)((p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, lanes, a)
+#define LOAD(a, p, s, height, left, fill)                                                                 \
+    NAME(load_tile)(a, (p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, left, fill)
+#define STORE(p, s, height, left, a)                                                                      \
+    NAME(store_tile)((p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, left, a)
 #define OF(i) (c / LANES + (i) % wide)
 
 /* Lane maxima; NaN is passed over and comes back through exp. */
@@ -75,9 +82,9 @@ INLINE void NAME(max_loop)(const REAL *x, ptrdiff_t sx, Grid g, V *max, const in
     V m[GROUP], a[GROUP];
     for (int i = 0; i < GROUP; i++) m[i] = NAME(splat)(-INFINITY);
     EACH_VECTOR max[w] = m[0];
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(a, x, sx, height, lanes, -INFINITY);                                                          \
+        LOAD(a, x, sx, height, left, -INFINITY);                                                          \
         for (int i = 0; wide == 1 && i < height; i++) m[i] = NAME(max)(a[i], m[i]);                        \
         for (int i = 0; wide > 1 && i < COUNT(height); i++) max[OF(i)] = NAME(max)(a[i], max[OF(i)]);      \
     }
@@ -108,29 +115,29 @@ typedef struct {
     NAME(bits) maxima;
 } NAME(Sum);
 
-/* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With FINE, maxima are left out. */
+/* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With OTHERS, maxima are left out. */
 INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,
                             NAME(Ahead) ahead, NAME(Sum) *sums, int how, const int kind) {
     const int wide = kind == ROW ? 1 : kind;
-    /* The sum of all is about 2**BIAS or more, so it may start from more than any pair of terms. */
-    const V start = NAME(splat)(how & FINE ? 0 : 4 / UNBIAS), one = NAME(splat)(1 / UNBIAS);
+    /* The sum of all is at least 2**BIAS, so it may start from more than any pair of terms. */
+    const V start = NAME(splat)(how & OTHERS ? 0 : 4 / UNBIAS), one = NAME(splat)(1 / UNBIAS);
     NAME(Sum) only, *sum = wide == 1 ? &only : sums; /* in registers where there is but one */
     V a[GROUP];
     EACH_VECTOR sum[w] = (NAME(Sum)){.hi = start};
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(a, x, sx, height, lanes, -INFINITY);                                                          \
+        LOAD(a, x, sx, height, left, -INFINITY);                                                          \
         LOOK_AHEAD(ahead.x, height);                                                                       \
         LOOK_AHEAD(ahead.out, height);                                                                     \
         NAME(exp_biased)(a, COUNT(height), s + c / LANES, wide, how);                                      \
-        if (e) STORE(e, se, height, lanes, a);                                                             \
-        for (int i = 0; how & FINE && i < COUNT(height); i++)                                              \
+        if (e) STORE(e, se, height, left, a);                                                             \
+        for (int i = 0; how & OTHERS && i < COUNT(height); i++)                                              \
             a[i] = NAME(leave_out)(a[i], one, &sum[OF(i)].maxima);                                         \
         for (int i = 0; i < COUNT(height); i += 2 * wide) /* pairs of lines: one rounding first */         \
             for (int k = i; k < i + wide; k++) {                                                           \
                 NAME(Sum) *of = &sum[OF(k)];                                                               \
                 V pair = k + wide < COUNT(height) ? a[k] + a[k + wide] : a[k];                             \
-                if (how & FINE)                                                                            \
+                if (how & OTHERS)                                                                            \
                     NAME(add_exactly)(&of->hi, &of->lo, pair);                                             \
                 else                                                                                       \
                     NAME(add_smaller)(&of->hi, &of->lo, pair);                                             \
@@ -149,17 +156,17 @@ INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, 
                    x, sx, e, se, g, s, ahead, sums, how)
 EXPS(exps, SHIFTED)
 EXPS(exps_mixed, SHIFTED | MIXED)
-EXPS(exps_fine, SHIFTED | FINE)
-EXPS(exps_fine_mixed, SHIFTED | FINE | MIXED)
+EXPS(exps_others, SHIFTED | OTHERS)
+EXPS(exps_others_mixed, SHIFTED | OTHERS | MIXED)
 
 /* The same, large shifts or not. */
 INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,
-                          NAME(Ahead) ahead, NAME(Sum) *sums, int fine) {
+                          NAME(Ahead) ahead, NAME(Sum) *sums, int others) {
     NAME(bits) large = {0};
     EACH_VECTOR large |= s[w].large;
     int mixed = NAME(any)(large);
-    if (fine)
-        (mixed ? ON(g, exps_fine_mixed) : ON(g, exps_fine))(x, sx, e, se, g, s, ahead, sums);
+    if (others)
+        (mixed ? ON(g, exps_others_mixed) : ON(g, exps_others))(x, sx, e, se, g, s, ahead, sums);
     else
         (mixed ? ON(g, exps_mixed) : ON(g, exps))(x, sx, e, se, g, s, ahead, sums);
 }
@@ -169,11 +176,11 @@ INLINE void NAME(times_loop)(const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t s
                              const int kind) {
     const int wide = kind == ROW ? 1 : kind;
     V v[GROUP];
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(v, e, se, height, lanes, 0);                                                                  \
+        LOAD(v, e, se, height, left, 0);                                                                  \
         for (int i = 0; i < COUNT(height); i++) v[i] = NAME(times)(v[i], q[OF(i)]);                        \
-        STORE(out, so, height, lanes, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                  \
     }
     TILES(BODY)
 #undef BODY
@@ -187,11 +194,11 @@ INLINE void NAME(subtract_loop)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_
                                 const int kind) {
     const int wide = kind == ROW ? 1 : kind;
     V v[GROUP];
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(v, x, sx, height, lanes, 0);                                                                  \
+        LOAD(v, x, sx, height, left, 0);                                                                  \
         for (int i = 0; i < COUNT(height); i++) v[i] = (v[i] - a[OF(i)]) - b[OF(i)];                       \
-        STORE(out, so, height, lanes, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                  \
     }
     TILES(BODY)
 #undef BODY
@@ -227,10 +234,10 @@ INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdi
         ends[w] = (NAME(Extremes)){NAME(splat)(-INFINITY), NAME(splat)(-INFINITY), NAME(splat)(INFINITY)};
         dot[w] = (NAME(Pair)){0};
     }
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(a, y, sy, height, lanes, 0);                                                                  \
-        LOAD(b, ct, sc, height, lanes, ct[0]);                                                             \
+        LOAD(a, y, sy, height, left, 0);                                                                  \
+        LOAD(b, ct, sc, height, left, ct[0]);                                                             \
         LOOK_AHEAD(next_out, height);                                                                      \
         for (int i = 0; i < COUNT(height); i++) {                                                          \
             NAME(Extremes) *of = &ends[OF(i)];                                                             \
@@ -259,10 +266,10 @@ INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_
     NAME(Pair) only, *dot = wide == 1 ? &only : dots;
     V u[GROUP], v[GROUP];
     EACH_VECTOR dot[w] = (NAME(Pair)){0};
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(u, y, sy, height, lanes, 0);                                                                  \
-        LOAD(v, ct, sc, height, lanes, centre[0][0]);                                                      \
+        LOAD(u, y, sy, height, left, 0);                                                                  \
+        LOAD(v, ct, sc, height, left, centre[0][0]);                                                      \
         for (int i = 0; i < COUNT(height); i++) u[i] *= v[i] - centre[OF(i)];                              \
         NAME(add_tile)(dot + c / LANES, u, COUNT(height), wide);                                           \
     }
@@ -279,14 +286,14 @@ INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_
                            const V *centre, const V *dot, NAME(Ahead) ahead, const int kind) {
     const int wide = kind == ROW ? 1 : kind;
     V u[GROUP], v[GROUP];
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(u, y, sy, height, lanes, 0);                                                                  \
-        LOAD(v, ct, sc, height, lanes, 0);                                                                 \
+        LOAD(u, y, sy, height, left, 0);                                                                  \
+        LOAD(v, ct, sc, height, left, 0);                                                                 \
         LOOK_AHEAD(ahead.x, height);                                                                       \
         LOOK_AHEAD(ahead.out, height);                                                                     \
         for (int i = 0; i < COUNT(height); i++) v[i] = u[i] * ((v[i] - centre[OF(i)]) - dot[OF(i)]);       \
-        STORE(out, so, height, lanes, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                  \
     }
     TILES(BODY)
 #undef BODY
@@ -302,9 +309,9 @@ INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, Grid g, NAME(Pair) *sums
     NAME(Pair) only, *sum = wide == 1 ? &only : sums;
     V a[GROUP];
     EACH_VECTOR sum[w] = (NAME(Pair)){0};
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(a, x, sx, height, lanes, 0);                                                                  \
+        LOAD(a, x, sx, height, left, 0);                                                                  \
         NAME(add_tile)(sum + c / LANES, a, COUNT(height), wide);                                           \
     }
     TILES(BODY)
@@ -319,13 +326,13 @@ INLINE void NAME(log_vjp_loop)(const REAL *logy, ptrdiff_t sy, const REAL *ct, p
     const int wide = kind == ROW ? 1 : kind;
     const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
     V y[GROUP], v[GROUP];
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(y, logy, sy, height, lanes, 0);                                                               \
-        LOAD(v, ct, sc, height, lanes, 0);                                                                 \
+        LOAD(y, logy, sy, height, left, 0);                                                               \
+        LOAD(v, ct, sc, height, left, 0);                                                                 \
         NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] -= y[i] * UNBIAS * total[OF(i)];                      \
-        STORE(out, so, height, lanes, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                  \
     }
     TILES(BODY)
 #undef BODY
@@ -343,10 +350,10 @@ INLINE void NAME(exp_dot_loop)(const REAL *logy, ptrdiff_t sy, const REAL *t, pt
     NAME(Pair) only, *dot = wide == 1 ? &only : dots;
     V y[GROUP], v[GROUP];
     EACH_VECTOR dot[w] = (NAME(Pair)){0};
-#define BODY(height, lanes)                                                                                \
+#define BODY(height, left)                                                                                \
     {                                                                                                      \
-        LOAD(y, logy, sy, height, lanes, 0);                                                               \
-        LOAD(v, t, st, height, lanes, 0);                                                                  \
+        LOAD(y, logy, sy, height, left, 0);                                                               \
+        LOAD(v, t, st, height, left, 0);                                                                  \
         NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] *= y[i] * UNBIAS;                                     \
         NAME(add_tile)(dot + c / LANES, v, COUNT(height), wide);                                           \

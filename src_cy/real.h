@@ -34,18 +34,17 @@ INLINE NAME(Shift) NAME(shift_by)(V max) {
     return s;
 }
 
-/* exp(x - coarse) * 2**BIAS, or exp(x - max) * 2**BIAS with FINE, which gives exactly 2**BIAS for the maximum.
- * The bias keeps every result normal, so that a subnormal softmax is rounded once, by the final product, and
- * makes the scaling by 2**k one shift and one product: k + BIAS is read off the low bits of the rounded
- * quotient. NaN comes through; -inf gives less than the smallest result. Vector i is shifted by s[i % wide];
- * not at all without SHIFTED. Large shifts need MIXED. */
+/* exp(x - max) * 2**BIAS, and exactly 2**BIAS for the maximum, so that the sum of a saturated row is exact. The
+ * bias keeps every result normal, so that a subnormal softmax is rounded once, by the final product, and makes
+ * the scaling by 2**k one shift and one product: k + BIAS is read off the low bits of the rounded quotient. NaN
+ * comes through; -inf gives less than the smallest result. Vector i is shifted by s[i % wide]; not at all without
+ * SHIFTED. Large shifts need MIXED. */
 INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int wide, int how) {
     const V magic = NAME(splat)(MAGIC);
     V d[GROUP], low[GROUP], t[GROUP], p[GROUP];
     EACH x[i] = NAME(max)(s[i % wide].lowest, x[i]);
     EACH d[i] = how & SHIFTED ? x[i] - s[i % wide].coarse : x[i];
-    if (how & SHIFTED) EACH low[i] = x[i] - (d[i] + s[i % wide].coarse);
-    if (how & FINE) EACH low[i] = low[i] + s[i % wide].fine;
+    if (how & SHIFTED) EACH low[i] = (x[i] - (d[i] + s[i % wide].coarse)) + s[i % wide].fine;
     if (how & MIXED) {
         EACH low[i] = NAME(select)(s[i % wide].large, NAME(splat)(0), low[i]);
         EACH d[i] = NAME(max)(NAME(splat)(-VANISHES), d[i]);

@@ -113,7 +113,7 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
     NAME(exps_of)(x, LANES, NULL, 0, NAME(row_grid)(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0);
     NAME(add_lanes)(&sum.hi, &sum.lo);
     V rest = (sum.hi * UNBIAS - 1) + sum.lo * UNBIAS;
-    return s.coarse[0] + NAME(log1p)(rest, 1 / UNBIAS / sum.hi)[0];
+    return max[0] + NAME(log1p)(rest, 1 / UNBIAS / sum.hi)[0];
 }
 
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the

@@ -11,6 +11,7 @@
 #undef STRIDE
 #undef MOST_VECTORS
 #undef TILES
+#undef ACROSS
 #undef COUNT
 #undef LOAD
 #undef STORE

@@ -25,7 +25,7 @@ LEVELS = {"v2": "xmm", "v3": "ymm", "v4": "zmm"}
 # Passes of src_cy/passes.h that take exponentials.
 PASSES = [
     f"{name}_{kind}"
-    for name in ("exps", "exps_mixed", "exps_fine", "exps_fine_mixed", "log_vjp_all", "exp_dot_of")
+    for name in ("exps", "exps_mixed", "exps_others", "exps_others_mixed", "log_vjp_all", "exp_dot_of")
     for kind in ("row", "narrow", "wide")
 ]
 
