@@ -45,7 +45,7 @@ def main():
 def _arguments():
     parser = argparse.ArgumentParser(prog="make bench-goals ARGS=...", description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--isa", nargs="+", choices=["native", "avx2"], default=["native"])
+    parser.add_argument("--isa", nargs="+", choices=["native", "avx2"], default=["native", "avx2"])
     parser.add_argument("--match", default="", help="only cells whose name holds this")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -3,8 +3,9 @@
 from time import perf_counter
 from timeit import timeit
 
-# A sample takes at least this long, so that the clock's 50 ns and the loop around it do not show.
-SHORTEST_SAMPLE = 100e-6
+# A sample takes at least this long: caches and wide vector units that went to sleep while the other candidates
+# ran are awake again after some 50 us, which are not to show.
+SHORTEST_SAMPLE = 1e-3
 
 
 def interleave(candidates, seconds, rounds=20):

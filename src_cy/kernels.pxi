@@ -53,7 +53,8 @@ ctypedef fused real:
 
 cdef enum:
     SHORT_BYTES = 512  # rows up to this size are faster one a lane than one at a time (docs/performance.md)
-    PANEL_BYTES = 16 * 1024  # a panel of them stays in the L1 cache
+    PANEL_BYTES = 16 * 1024  # a panel of them stays in the L1 cache,
+    PANEL_VECTORS = 16  # and so does what is known of its rows
     STRIP_BYTES = 4096  # of a line of strided rows: one entry of the TLB serves it, and the passes' state is in L1
     SHORT_STRIP_BYTES = 1024  # where all of a strip, in and out, is in L1 as well
     FEW_LINES = 16
@@ -115,14 +116,14 @@ cdef void run_panels(Call* c, real* a, real* b, real* out, real* results) noexce
     cdef char memory[2 * PANEL_BYTES + 64]
     cdef real* p = <real*>aligned(&memory[0])
     cdef real* q = p + PANEL_BYTES // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t i = 0, n = c.s.n, count
-    cdef bint narrow = n * WIDE * VECTOR_BYTES > PANEL_BYTES
+    cdef Py_ssize_t i = 0, n = c.s.n, count, vectors
+    cdef Py_ssize_t most = min(PANEL_BYTES // (n * VECTOR_BYTES), <Py_ssize_t>PANEL_VECTORS)
     cdef Grid g
     g.lines, g.tail = n, 0
     while i < c.s.outer:
-        # A panel is full: up to one vector's lanes of it may have no row.
-        g.kind = ROW if narrow or c.s.outer - i <= (WIDE - 1) * lanes(a) else WIDE
-        g.lanes = lanes(a) if g.kind == ROW else WIDE * lanes(a)
+        vectors = min(most, (c.s.outer - i + lanes(a) - 1) // lanes(a)) // WIDE * WIDE
+        g.kind = WIDE if vectors else ROW
+        g.lanes = lanes(a) * max(vectors, 1)  # a panel is full: lanes of the last vector may have no row
         count = min(g.lanes, c.s.outer - i)
         rows_to_panel(a + i * n, n, count, p, g.lanes)
         if b != NULL:

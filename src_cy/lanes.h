@@ -111,13 +111,13 @@ static void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, Gri
 
 /* The cotangents of the first dominant entry of each row, where there is one, into `centre`. */
 static void NAME(centre_on_dominant)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, V *centre) {
-    NAME(bits) found[MOST_VECTORS] = {{0}};
+    NAME(bits) found[MOST_VECTORS];
+    EACH_VECTOR found[w] = (NAME(bits)){0};
     for (ptrdiff_t j = 0; j < g.lines; j++)
         EACH_VECTOR {
             ptrdiff_t at = w * LANES, left = g.lanes - at;
             V v = NAME(load_part)(y + j * sy + at, left, NAME(splat)(0));
             NAME(bits) first = (v > (REAL)0.5) & ~found[w];
-            if (!NAME(any)(first)) continue;
             centre[w] = NAME(select)(first, NAME(load_part)(ct + j * sc + at, left, v), centre[w]);
             found[w] |= first;
         }
