@@ -10,10 +10,12 @@ unexport PYTHONPATH PYTHONHOME
 # What each environment holds. Linters are pinned: a new release must not fail an old revision.
 INSTALL_demo = --editable '.[numba,demo]'
 INSTALL_test = --editable '.[numba,test]'
+INSTALL_coverage = --editable '.[numba,test]' 'coverage>=7.10'
 INSTALL_bench = --editable '.[numba,bench]'
 INSTALL_cuda = --editable '.[cuda-compile]'
 INSTALL_gpu = --editable '.[cuda]' torch
-INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0'
+INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' \
+	'scipy-stubs==1.17.1.5; python_version >= "3.11"' 'scipy-stubs==1.15.3.0; python_version < "3.11"'
 
 # An environment is older than one of these: it is brought up to date, and the extension rebuilt.
 SOURCES := pyproject.toml $(wildcard setup.py) $(filter-out %.c,$(wildcard src_cy/*))
@@ -27,7 +29,7 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy clean
+.PHONY: help demo test coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -38,10 +40,23 @@ demo: .venv/demo/current ## train a digits classifier, compare the backends, sav
 test: .venv/test/current ## run every test on every backend that can run here
 	$(call in,test) -m pytest -n auto $(ARGS)
 
+# Numba's cache is a new one: what it holds already would not be compiled, and the compiler's part not run.
+# Under a tracer Ctrl-C is not answered in time.
+coverage: .venv/coverage/current ## branch coverage of the tests, in percent and line by line
+	rm -rf .cache/coverage
+	NUMBA_CACHE_DIR=$(CURDIR)/.cache/coverage/numba $(call in,coverage) -m coverage run -m pytest -n auto --deselect tests/test_threads.py::test_ctrl_c $(ARGS)
+	$(call in,coverage) -m coverage combine --quiet
+	$(call in,coverage) -m coverage report
+
+mutants: .venv/test/current ## plant mistakes in the sources, one by one: do the tests notice? (an hour)
+	$(call in,test) -m tests.mutation $(ARGS)
+
+# ISA none: stubtest compares the types with functions, and with compiled kernels the ops are objects.
 lint: .venv/lint/current ## check style and types
 	.venv/lint/bin/ruff check
 	.venv/lint/bin/ruff format --check
 	.venv/lint/bin/mypy
+	FASTSOFTMAX_MAX_CPU_ISA=none .venv/lint/bin/python -m mypy.stubtest fastsoftmax.api
 	PATH=".venv/lint/bin:$$PATH" cython-lint src_cy
 
 BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc

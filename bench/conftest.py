@@ -13,10 +13,12 @@ collect_ignore = ["gate.py", "goals.py", "gpu.py", "plots.py", "sweep.py"]
 
 # With fewer elements no candidate starts a second thread, or should.
 ENOUGH_FOR_THREADS = 64 * 1024
+# A quick run leaves out what takes longer to check than to time.
+QUICK_BYTES = 150_000_000
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="only the cells that have goals")
+    parser.addoption("--quick", action="store_true", help="only the cells that have goals, up to 150 MB")
 
 
 def pytest_configure(config):
@@ -46,7 +48,7 @@ def _timing(config):
 
 def _cells(config):
     """(case, candidate, threads), the candidates of one case next to each other."""
-    candidates = [*peers.backends(), *peers.peers(), *peers.floors()]
+    candidates = [peers.default(), *peers.backends(), *peers.peers(), *peers.floors()]
     for case in _cases(config):
         for threads in _thread_counts(config, case):
             for candidate in candidates:
@@ -57,7 +59,9 @@ def _cells(config):
 def _cases(config):
     if not _timing(config):
         return dict.fromkeys(case.small() for case in cases.CASES)
-    return [goal.case for goal in goals_table.GOALS] if config.getoption("quick") else cases.CASES
+    if not config.getoption("quick"):
+        return cases.CASES
+    return [goal.case for goal in goals_table.GOALS if goal.case.bytes <= QUICK_BYTES]
 
 
 def _thread_counts(config, case):
@@ -95,12 +99,17 @@ class Progress:
 
 
 @pytest.fixture
-def set_threads(request):
-    """Sets a candidate's thread count, and back to the default afterwards."""
-    every = fs.get_num_threads()
+def set_threads():
+    """Sets a candidate's thread count, and gives it as many CPUs: JAX knows no other limit."""
+    every, cpus = fs.get_num_threads(), machine.cpus()
+    candidates = []
 
     def set_until_end(candidate, n):
+        candidates.append(candidate)
         candidate.set_threads(n)
-        request.addfinalizer(lambda: candidate.set_threads(every))
+        machine.stay_on(cpus[:n])
 
-    return set_until_end
+    yield set_until_end
+    machine.stay_on(cpus)
+    for candidate in candidates:
+        candidate.set_threads(every)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import fastsoftmax as fs
@@ -30,6 +31,18 @@ def describe():
         "backends": fs.backend_status(),
         **{name: _version(name) for name in LIBRARIES},
     }
+
+
+def cpus():
+    """The CPUs that this process may use; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def stay_on(cpus):
+    """Keep all threads of this process on these CPUs, where the system can."""
+    for thread in os.listdir("/proc/self/task") if cpus and os.path.isdir("/proc/self/task") else ():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), cpus)
 
 
 def _version(package):

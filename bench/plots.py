@@ -78,8 +78,8 @@ def floor(run):
     cells = [goal.case for goal in GOALS if run.ours(goal.case) and goal.case.size >= 64_000]
     figure, axes = _rows(cells)
     for i, case in enumerate(cells):
-        name, ours = run.ours(case)
-        reached = axes.barh(i, ours["GB/s"], height=0.34, color=COLORS.get(name, "#b3261e"), zorder=3)
+        ours = run.ours(case)
+        reached = axes.barh(i, ours["GB/s"], height=0.34, color=COLORS["cython"], zorder=3)
         reached.set_label("this library" if i == 0 else None)
         if limit := run.cells[str(case), 1].get("floor"):
             label = "copy, addition or fill" if i == 0 else None

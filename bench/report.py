@@ -45,11 +45,10 @@ def _arguments():
 
 
 def rows(run):
-    """The goals' cells of a run, one thread: the case, our time and backend, a speed-up for each peer."""
+    """The goals' cells of a run, one thread: the case, our time, a speed-up for each peer."""
     for goal in GOALS:
         if ours := run.ours(goal.case):
-            name, times = ours
-            yield str(goal.case), name, times["best"], [run.speed_up(goal.case, peer) for peer in PEERS]
+            yield str(goal.case), ours["best"], [run.speed_up(goal.case, peer) for peer in PEERS]
 
 
 def readme_block(run):
@@ -62,11 +61,11 @@ def readme_block(run):
         "",
         f"One thread on {conditions(run)}.",
         "",
-        "| | time, backend | " + " | ".join(PEERS) + " |",
-        "|---|---" + "|--:" * len(PEERS) + "|",
+        "| | time | " + " | ".join(PEERS) + " |",
+        "|---|--:" + "|--:" * len(PEERS) + "|",
         *(
-            f"| {case} | {duration(seconds)}, {name} | " + " | ".join(map(times_as_fast, speed_ups)) + " |"
-            for case, name, seconds, speed_ups in rows(run)
+            f"| {case} | {duration(seconds)} | " + " | ".join(map(times_as_fast, speed_ups)) + " |"
+            for case, seconds, speed_ups in rows(run)
         ),
         "",
         "Each peer's column: how many times as fast this library is, best time against best time; below 1.00 "
@@ -101,7 +100,6 @@ def print_table(run):
 
     table = Table(
         "cell",
-        "backend",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title="times as fast as each peer, one thread",
@@ -109,9 +107,9 @@ def print_table(run):
     )
     for column in ("time", *PEERS):
         table.add_column(column, justify="right")
-    for case, name, seconds, speed_ups in rows(run):
+    for case, seconds, speed_ups in rows(run):
         cells = (f"[red]{times_as_fast(s)}[/]" if s and s < 1 else times_as_fast(s) for s in speed_ups)
-        table.add_row(case, name, duration(seconds), *cells)
+        table.add_row(case, duration(seconds), *cells)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     missing = [name for name in LIBRARIES if run.machine[name] == "not installed"]
@@ -161,11 +159,8 @@ the best of a run and include the allocation of the result, but for the cells ma
 
 
 def _speed_table(run):
-    body = [
-        [case, name, duration(seconds), *map(_colored, speed_ups)]
-        for case, name, seconds, speed_ups in rows(run)
-    ]
-    return _table(["cell", "backend", "time", *PEERS], body)
+    body = [[case, duration(seconds), *map(_colored, speed_ups)] for case, seconds, speed_ups in rows(run)]
+    return _table(["cell", "time", *PEERS], body)
 
 
 def _colored(ratio):

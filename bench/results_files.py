@@ -6,6 +6,7 @@ from math import exp, log
 from pathlib import Path
 
 from bench.goals_table import GOALS
+from bench.peers import DEFAULT
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("numpy textbook", "scipy", "torch", "jax", "numexpr", "autograd")
@@ -15,7 +16,7 @@ PEERS = ("numpy textbook", "scipy", "torch", "jax", "numexpr", "autograd")
 class Run:
     """One saved run.
 
-    ``cells[case, threads][candidate]`` is ``{"best", "median", "GB/s", "kind", "default"}``, the times in
+    ``cells[case, threads][candidate]`` is ``{"best", "median", "GB/s", "kind"}``, the times in
     seconds; ``startup[name]`` has the first two.
     """
 
@@ -27,15 +28,14 @@ class Run:
     startup: dict
 
     def ours(self, case, threads=1):
-        """The backend that a call without ``backend=`` takes: its name and its times."""
-        cell = self.cells.get((str(case), threads), {})
-        return next(((name, t) for name, t in cell.items() if t["default"]), None)
+        """The times of a call that names no backend, or None."""
+        return self.cells.get((str(case), threads), {}).get(DEFAULT)
 
     def speed_up(self, case, peer, threads=1):
         """How many times faster than a peer, or None where one of the two is not in the run."""
         ours = self.ours(case, threads)
         theirs = self.cells.get((str(case), threads), {}).get(peer)
-        return theirs["best"] / ours[1]["best"] if ours and theirs else None
+        return theirs["best"] / ours["best"] if ours and theirs else None
 
     def best_peer(self, case, threads=1):
         """``(speed-up, peer)`` beside the fastest peer, or None."""
@@ -57,7 +57,7 @@ def load(path):
         if "startup" in facts:
             startup[facts["startup"]] = times
             continue
-        times |= {key: facts[key] for key in ("kind", "default", "GB/s")}
+        times |= {key: facts[key] for key in ("kind", "GB/s")}
         cells.setdefault((facts["case"], facts["threads"]), {})[facts["candidate"]] = times
     commit = saved["commit_info"]["id"][:9] + ("+" if saved["commit_info"]["dirty"] else "")
     return Run(Path(path), saved["datetime"], commit, saved["machine_info"], cells, startup)

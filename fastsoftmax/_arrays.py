@@ -245,7 +245,7 @@ def as_labels(labels, rows, ignore_index=None):
         )
     ignored = labels == ignore_index if ignore_index is not None else None
     _check_range(labels, rows.canonical[1], ignored)
-    labels = np.ascontiguousarray(labels, np.intp)
+    labels = np.require(labels, np.intp, "CA")
     if ignored is not None:
         labels = np.where(ignored, -1, labels)
     return labels.reshape(rows.reduced)
@@ -269,4 +269,4 @@ def as_weight(weight, n):
     """One class weight for each of ``n`` classes."""
     if weight.shape != (n,):
         raise ValueError(f"weight has shape {weight.shape}; expected ({n},), one for each class")
-    return np.ascontiguousarray(weight)
+    return np.require(weight, requirements="CA")

@@ -8,10 +8,12 @@ forked children; kernels release the GIL.
 import math
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -41,7 +43,7 @@ def _positive(n, name="num_threads"):
     return n
 
 
-def set_num_threads(n):
+def set_num_threads(n: SupportsIndex | None) -> None:
     """Set how many threads calls may use that name no number; ``None`` restores the default.
 
     The default is the environment variable ``FASTSOFTMAX_NUM_THREADS``, or else the number of CPUs
@@ -64,7 +66,7 @@ def set_num_threads(n):
     _default = None if n is None else _positive(n)
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """How many threads a call may use that names no number.
 
     Examples
@@ -79,7 +81,7 @@ def get_num_threads():
 
 
 @contextmanager
-def threads(n):
+def threads(n: SupportsIndex) -> Iterator[None]:
     """Within the block, and in this thread or task only, use at most ``n`` threads a call.
 
     Raises

@@ -3,8 +3,8 @@
 from time import perf_counter
 from timeit import timeit
 
-# A sample takes at least this long: caches and wide vector units that went to sleep while the other candidates
-# ran are awake again after some 50 us, which are not to show.
+# A sample takes at least this long: caches and wide vector units that went to sleep while the other
+# candidates ran are awake again after some 50 us, which are not to show.
 SHORTEST_SAMPLE = 1e-3
 
 

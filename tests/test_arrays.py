@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
+from fastsoftmax import registry
+from fastsoftmax.backends import python as specification
 from tests import checks, inputs, oracle
 
 ALONG = [((4, 6), -1), ((4, 6), 0), ((3, 4, 5), 1), ((3, 4, 5), (0, 2)), ((40, 5), -1)]
@@ -210,6 +212,7 @@ def test_axis_twice(op, axis, backend):
 @pytest.mark.parametrize("op", oracle.OPS)
 @pytest.mark.parametrize("axis", [1.0, "1", True, np.True_, (0, 1.0), (True,), b"0", [0, 1], {0}], ids=repr)
 def test_axis_of_another_type(op, axis, backend):
+    getattr(fs, op)(*arguments(op), 1, backend=backend)  # True is equal to 1, whose rows are remembered
     with pytest.raises(TypeError, match="axis must be"):
         getattr(fs, op)(*arguments(op), axis, backend=backend)
 
@@ -240,6 +243,14 @@ def test_keepdims(shape, axis, backend, dtype):
     checks.assert_same_bits(out, kept)
 
 
+def test_keepdims_of_zero_dimensions(backend, dtype):
+    """A scalar, as from NumPy's own reductions."""
+    for keepdims in (False, True):
+        result = fs.logsumexp(dtype.type(2.5), keepdims=keepdims, backend=backend)
+        assert type(result) is dtype.type
+        assert result == 2.5
+
+
 @pytest.mark.parametrize("op", oracle.OPS)
 def test_arrays_are_positional_only(op, backend):
     signature = inspect.signature(getattr(fs, op))
@@ -265,6 +276,7 @@ def _outs(shape, dtype):
     yield checks.poisoned(shape, dtype)
     yield np.asfortranarray(checks.poisoned(shape, dtype))
     yield checks.poisoned([2 * s + 1 for s in shape], dtype)[(slice(1, None, 2),) * len(shape)]
+    yield checks.poisoned([*shape[:-1], 2 * shape[-1] - 1], dtype)[..., ::2]  # nothing between the rows
     yield checks.poisoned(shape, dtype)[(slice(None, None, -1),) * len(shape)]
     yield checks.poisoned(shape[::-1], dtype).T
     raw = np.full(int(np.prod(shape)) * dtype.itemsize + 3, 255, np.uint8)
@@ -281,6 +293,14 @@ def test_out_in_every_form(op, shape, axis, backend, dtype):
         results = run(op, *args, axis, out=out, backend=backend)
         assert results[-1] is out
         checks.assert_same_bits((*results[:-1], np.asarray(out)), expected)
+
+
+def test_out_with_an_axis_of_one(backend):
+    """Whatever the stride along it, which is 0 where NumPy made the axis."""
+    out = checks.poisoned((4,), np.float64)[:, None]
+    assert out.strides[1] == 0
+    assert fs.softmax(np.zeros((4, 1)), out=out, backend=backend) is out
+    np.testing.assert_array_equal(out, np.ones((4, 1)))
 
 
 def test_out_leaves_its_surroundings(backend):
@@ -332,6 +352,50 @@ def test_out_overlaps_both_inputs(op, backend, dtype):
     given_y, given_v = memory[:35].reshape(7, 5), memory[35:].reshape(7, 5)
     out = memory[20:55].reshape(7, 5)
     checks.assert_same_bits(result_of(op, given_y, given_v, out=out, backend=backend), expected)
+
+
+def _strict(op):
+    """The specification, for arrays as kernels may expect them: ``out`` is an input, or apart from all."""
+
+    def kernel(*args):
+        *given, out = [a for a in args if isinstance(a, np.ndarray)]
+        assert all(a.flags.c_contiguous and a.flags.aligned for a in (*given, out))
+        for a in given:
+            same = a.ctypes.data == out.ctypes.data and a.shape == out.shape
+            assert same or not np.may_share_memory(a, out)
+        getattr(specification, op)(*args)
+
+    return kernel
+
+
+@pytest.mark.parametrize("op", oracle.TAKE_OUT)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_kernels_see_out_apart_from_the_inputs_or_as_one_of_them(op, axis, dtype):
+    """Aligned, too. Those that read ahead would be right without, on arrays as small as the tests' are."""
+    fs.register_backend("strict", {name: _strict(name) for name in registry.OPS})
+    args = arguments(op, (7, 5), axis, dtype)
+    expected = result_of(op, *args, axis, backend="strict")
+    for i in (i for i, a in enumerate(args) if a.dtype == dtype):
+        memory = np.zeros(args[i].size + expected.size, dtype)
+        given = memory[: args[i].size].reshape(args[i].shape)
+        given[...] = args[i]
+        mixed = [*args[:i], given, *args[i + 1 :]]
+        out = memory[2 : 2 + expected.size].reshape(expected.shape)
+        checks.assert_same_bits(result_of(op, *mixed, axis, out=out, backend="strict"), expected)
+    misaligned = [inputs.LAYOUTS["misaligned"](a) for a in args]
+    for out in _outs(expected.shape, dtype):
+        checks.assert_same_bits(result_of(op, *misaligned, axis, out=out, backend="strict"), expected)
+
+
+@pytest.mark.parametrize("layout", inputs.LAYOUTS)
+def test_kernels_see_contiguous_labels_and_weights(layout, dtype):
+    fs.register_backend("strict", {name: _strict(name) for name in registry.OPS})
+    x, labels = arguments("cross_entropy", dtype=dtype)
+    weight = inputs.rng(1).random(x.shape[1]).astype(dtype)
+    expected = run("cross_entropy_with_grad", x, labels, weight=weight, backend="strict")
+    given = [inputs.LAYOUTS[layout](a) for a in (x, labels, weight)]
+    actual = run("cross_entropy_with_grad", *given[:2], weight=given[2], backend="strict")
+    checks.assert_same_bits(actual, expected)
 
 
 def test_reductions_write_over_their_input(backend, dtype):

@@ -145,6 +145,25 @@ def test_mean_of_many_rows_is_summed_in_float64(backend):
     assert abs(float(mean) - float(one)) <= np.spacing(one)
 
 
+def test_sums_keep_what_float32_would_lose(backend):
+    """Of losses and of weights: small ones beside one at which float32 counts in twos."""
+    x = np.array([[0.0, -(2.0**24)]] + [[0.0, -1.0]] * 200, np.float32)
+    rows = fs.cross_entropy(x, [1] * 201, reduction="none", backend=backend).astype(np.float64)
+    assert fs.cross_entropy(x, [1] * 201, reduction="sum", backend=backend) == np.float32(rows.sum())
+    weight, labels = np.array([2.0**24, 1.0], np.float32), [0] + [1] * 200
+    rows = fs.cross_entropy(x, labels, weight=weight, reduction="none", backend=backend).astype(np.float64)
+    mean, dx = fs.cross_entropy_with_grad(x, labels, weight=weight, backend=backend)
+    assert abs(mean - rows.sum() / (2**24 + 200)) <= np.spacing(mean)
+    _, dx_sum = fs.cross_entropy_with_grad(x, labels, weight=weight, reduction="sum", backend=backend)
+    np.testing.assert_allclose(dx, dx_sum / np.float64(2**24 + 200), rtol=3e-7)
+
+
+def test_loss_of_one_row_is_a_scalar(backend, dtype):
+    for op in ("cross_entropy", "cross_entropy_with_grad"):
+        loss = checks.as_tuple(getattr(fs, op)(np.zeros(4, dtype), 1, reduction="none", backend=backend))[0]
+        assert type(loss) is dtype.type
+
+
 def test_weight_takes_the_result_type(backend):
     x = np.zeros((2, 3), np.float32)
     loss, dx = fs.cross_entropy_with_grad(x, [0, 1], weight=np.array([1.0, 2.0, 3.0]), backend=backend)

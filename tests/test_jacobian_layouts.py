@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
+from fastsoftmax import _layouts
 from tests import checks, inputs, oracle
 
 SHAPES = [
@@ -160,6 +161,24 @@ def test_memory_error_before_allocating(backend):
         tracemalloc.stop()
     assert "(200000, 10, 200000, 10)" in str(raised.value)
     assert peak < 2**20
+
+
+def test_memory_of_an_unknown_size(monkeypatch):
+    """Where the machine does not say what it has, nothing is refused but what no address reaches."""
+
+    def unknown(name):
+        raise ValueError(name)
+
+    monkeypatch.setattr(_layouts.os, "sysconf", unknown)
+    assert fs.softmax_jacobian(_y(), layout="dense").shape == (4, 5, 4, 5)
+    with pytest.raises(MemoryError, match="dense Jacobian"):
+        _layouts._check_fits((2**31, 2**31, 2), np.dtype(np.float32))
+
+
+def test_sparse_has_no_half_precision():
+    pytest.importorskip("scipy")
+    with pytest.raises(TypeError, match="no float16 in SciPy: pass y as float32 or float64"):
+        fs.softmax_jacobian(_y().astype(np.float16), layout="sparse")
 
 
 @pytest.mark.parametrize("layout", ["blocks", "", "BATCHED", None, 0])

@@ -61,11 +61,12 @@ def test_other_shapes(op, shape, backend):
     [
         ([0, 1, 3, 9], r"\[2\]", "3"),
         ([0, -1, 3, 0], r"\[1\]", "-1"),
+        ([0, 2, -1, 0], r"\[2\]", "-1"),
         (np.array([2, 1, 255, 0], np.uint8), r"\[2\]", "255"),
         (np.array([2, 1, 0, 2**64 - 1], np.uint64), r"\[3\]", str(2**64 - 1)),
         (np.array([0, np.iinfo(np.int64).min, 0, 0]), r"\[1\]", str(-(2**63))),
     ],
-    ids=["too large", "negative", "uint8", "uint64", "lowest"],
+    ids=["too large", "both", "negative", "uint8", "uint64", "lowest"],
 )
 def test_out_of_range(op, labels, position, value, backend):
     """Before anything is computed: ``out`` is untouched."""
@@ -131,6 +132,8 @@ def test_empty_batch(reduction, expected, backend, dtype):
     loss, dx = checks.call("cross_entropy_with_grad", x, labels, backend=backend, reduction=reduction)
     np.testing.assert_array_equal(loss, np.array(expected, dtype), strict=True)
     assert dx.shape == (0, 4)
+    alone = fs.cross_entropy(x, labels, backend=backend, reduction=reduction)
+    np.testing.assert_array_equal(alone, loss, strict=True)
 
 
 @pytest.mark.parametrize("op", BOTH)

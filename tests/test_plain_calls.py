@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
-from tests import checks, inputs, oracle
+from tests import checks, inputs, oracle, processes
 
 
 def _named(op, *args, **kwargs):
@@ -110,6 +110,16 @@ def _error(function, args, kwargs):
     except Exception as error:  # whatever it is, both ways must raise it
         return type(error), str(error)
     return None
+
+
+def test_the_environment_reaches_plain_calls():
+    code = """
+import numpy as np, fastsoftmax as fs
+from fastsoftmax import registry
+registry._kernels["softmax", "python"] = lambda x, out: out.fill(7.0)
+print(fs.softmax(np.zeros((2, 3)))[0, 0])
+"""
+    assert processes.python(code, FASTSOFTMAX_BACKEND="python").strip() == "7.0"
 
 
 def test_settings_reach_plain_calls():

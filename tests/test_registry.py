@@ -3,13 +3,13 @@
 import json
 import sys
 import threading
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastsoftmax as fs
-from fastsoftmax import registry
+from fastsoftmax import __main__, _isa, registry
 from fastsoftmax.backends import python as specification
 from tests import checks, inputs, oracle, processes
 
@@ -107,6 +107,14 @@ def test_speed_chooses_the_highest_priority():
     assert slow.calls == []
     assert fs.available_backends()[0] == "fast"
     assert fs.available_backends()[-1] == "slow"
+
+
+def test_a_faster_backend_is_noticed_at_once():
+    """Also where the kernel was chosen before."""
+    fs.softmax(X.tolist())
+    recorder = Recorder("mine", priority=1000)
+    fs.softmax(X.tolist())
+    assert recorder.calls == ["softmax"]
 
 
 def test_speed_passes_over_a_backend_without_the_op():
@@ -242,10 +250,9 @@ def test_backend_unavailable_is_a_runtime_error():
 # ---- third parties -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["mapping", "module"])
+@pytest.mark.parametrize("kind", [dict, MappingProxyType, lambda ops: SimpleNamespace(**ops)])
 def test_register(kind):
-    ops = {"softmax": specification.softmax}
-    fs.register_backend("third", ops if kind == "mapping" else SimpleNamespace(**ops))
+    fs.register_backend("third", kind({"softmax": specification.softmax}))
     assert fs.backend_status()["third"] == "available"
     np.testing.assert_array_equal(fs.softmax([0.0, 0.0], backend="third"), [0.5, 0.5])
 
@@ -299,6 +306,12 @@ def test_explain(op, dtype):
     assert choice.reason in str(choice)
 
 
+@pytest.mark.parametrize("shape", [(1000, 5), (5, 1000)])
+def test_explain_names_the_kernel_of_each_backend(shape, backend, dtype):
+    with fs.use_backend(backend):
+        assert fs.explain("softmax", shape, dtype).kernel.startswith(f"{backend}.softmax")
+
+
 def test_explain_says_what_named_the_backend():
     with fs.use_backend("python"):
         choice = fs.explain("softmax", (2, 3))
@@ -310,6 +323,24 @@ def test_explain_says_what_named_the_backend():
 def test_explain_says_what_was_passed_over(monkeypatch):
     _broken(monkeypatch)
     assert "broken is not available (ImportError: no such compiler)" in fs.explain("softmax", (2, 3)).reason
+
+
+def test_explain_says_nothing_of_slower_backends():
+    Recorder("mine", priority=1000)
+    assert fs.explain("softmax", (2, 3)).reason == "the fastest backend usable here"
+
+
+def test_explain_counts_the_rows_that_the_kernel_gets():
+    """Those of the Jacobian are moved last, and so all are rows to share among threads."""
+    Recorder("mine", priority=1000)
+    for axis in (0, 1, 2):
+        assert fs.explain("softmax_jacobian", (2, 700, 700), axis=axis, num_threads=5).num_threads == 5
+    assert fs.explain("softmax", (2, 700, 700), axis=1, num_threads=5).num_threads == 2
+
+
+def test_choice_in_words():
+    words = [str(registry.Choice("mine", "mine.softmax", n, "because")) for n in (1, 2)]
+    assert words == ["mine.softmax on 1 thread: because", "mine.softmax on 2 threads: because"]
 
 
 def test_explain_limits_threads():
@@ -431,6 +462,24 @@ def test_report_of_the_command_line():
     assert result.returncode == 0, result.stderr
     for word in (fs.__version__, np.__version__, sys.version.split()[0], "thread", *fs.backend_status()):
         assert word in result.stdout
+
+
+def test_report_of_what_is_missing(monkeypatch):
+    assert (
+        __main__._versions("numpy", "no-such-package")
+        == f"numpy {np.__version__}, no-such-package not installed"
+    )
+    code = processes.HIDE_EXTENSIONS + "from fastsoftmax.__main__ import cpu_level; print(cpu_level())"
+    assert processes.python(code).strip() == "no compiled kernels"
+
+
+def test_levels_of_other_processors(monkeypatch):
+    """Outside of x86-64 there is one build; a level nobody knows is refused with those that are known."""
+    monkeypatch.setattr(_isa.platform, "machine", lambda: "aarch64")
+    assert _isa.levels() == ["baseline"]
+    monkeypatch.setenv(_isa.ENVIRONMENT, "avx2")
+    with pytest.raises(ValueError, match=r"FASTSOFTMAX_MAX_CPU_ISA='avx2' is unknown; known: x86-64-v2, "):
+        _isa.levels()
 
 
 def test_inputs_of_the_suite_are_distinct():

@@ -123,6 +123,33 @@ def test_subnormal_results_are_not_flushed(backend, dtype):
     assert ((y > 0) & (y < np.finfo(dtype).tiny)).any()
 
 
+@pytest.mark.parametrize("op", [*oracle.PRODUCTS, "softmax_jacobian"])
+def test_derivatives_at_a_row_of_nan(op, backend, dtype):
+    """What the forward op makes of NaN: all NaN again, and its neighbours do not notice."""
+    args = [a.copy() for a in oracle.arguments(op, inputs.rng().normal(size=(5, 4)).astype(dtype))]
+    (expected,) = checks.call(op, *args, backend=backend)
+    args[0][2] = NAN
+    (actual,) = checks.call(op, *args, backend=backend)
+    assert np.isnan(actual[2]).all()
+    checks.assert_same_bits(np.delete(actual, 2, axis=0), np.delete(expected, 2, axis=0))
+
+
+@pytest.mark.parametrize("op", oracle.PRODUCTS)
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_products_with_a_vector_beyond_the_reals(op, value, backend, dtype):
+    """No number is made up for its row; which of NaN and infinity each entry gets is not promised."""
+    x = inputs.rng().normal(size=(5, 4)).astype(dtype)
+    x[3, 1] = 9.0  # dominant
+    y, v = oracle.arguments(op, x)
+    (expected,) = checks.call(op, y, v, backend=backend)
+    for row in (2, 3):
+        given = v.copy()
+        given[row, 1] = value
+        (actual,) = checks.call(op, y, given, backend=backend)
+        assert not np.isfinite(actual[row]).any()
+        checks.assert_same_bits(np.delete(actual, row, axis=0), np.delete(expected, row, axis=0))
+
+
 def test_label_on_a_masked_logit(backend, dtype):
     """Loss inf, gradient finite: softmax - onehot."""
     x = np.array([[0.0, -INF, 1.0], [1.0, 2.0, 3.0]], dtype)

@@ -1,7 +1,10 @@
 """Promise: same input, same bits, on any threads and in any company; safe threads, forks and Ctrl-C."""
 
+import io
 import os
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -165,6 +168,23 @@ def test_default_is_the_cpus_of_this_process():
     assert processes.python(code, FASTSOFTMAX_NUM_THREADS=None).strip() == "1"
 
 
+QUOTAS = {"50000 100000": 1, "150000 100000": 2, "800000 100000": 4, "max 100000": 4, None: 4}
+
+
+@pytest.mark.parametrize("quota", QUOTAS)
+def test_quota_of_the_cgroup(quota, monkeypatch):
+    """Of four CPUs, as many as the cgroup grants time for, in full or in part."""
+
+    def open_quota(path):
+        if quota is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(quota)
+
+    monkeypatch.setattr(_threads.os, "sched_getaffinity", lambda pid: range(4), raising=False)
+    monkeypatch.setattr(_threads, "open", open_quota, raising=False)
+    assert _threads._usable_cpus() == QUOTAS[quota]
+
+
 def test_no_thread_for_small_arrays(backend):
     code = f"""
 import threading, numpy as np, fastsoftmax as fs
@@ -175,6 +195,36 @@ print([t.name for t in threading.enumerate() if t is not threading.main_thread()
 
 
 # ---- company -----------------------------------------------------------------------------------
+
+
+def test_two_threads_that_need_one_numba_kernel_compile_it_once(monkeypatch):
+    jit = pytest.importorskip("fastsoftmax.backends._numba_jit", exc_type=ImportError)
+    compiled, ran = [], []
+
+    def kernel(x, out, part, parts):
+        raise AssertionError("only the compiled one runs")
+
+    def compile_it(function, signature):
+        compiled.append(signature)
+        return lambda *args: ran.append(args)
+
+    monkeypatch.setattr(jit, "_compiled", compile_it)
+    shared = jit.Kernel(kernel, ())
+    threads = [threading.Thread(target=shared, args=(np.zeros(1), np.zeros(1))) for _ in range(2)]
+    with jit._compiling:  # both find no kernel, and wait
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() and not _waits(thread) for thread in threads):
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert (len(compiled), len(ran)) == (1, 2)
+
+
+def _waits(thread):
+    """Whether a thread has come to the end of what it can do without the lock."""
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code.co_name == "_compile"
 
 
 def _calls(backend):

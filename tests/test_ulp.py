@@ -99,6 +99,16 @@ def test_digits_kept_far_from_the_maximum(op, backend):
     checks.check_ulps(op, x, backend)
 
 
+@pytest.mark.parametrize("n", [6, 200])
+def test_sum_of_subnormal_terms(n, backend, dtype):
+    """Each exp rounded to a subnormal number loses up to half of the smallest one: a hundred lose 50 ULP."""
+    x = np.full((2, n), np.log(float(np.finfo(dtype).smallest_subnormal)) + 0.2, dtype)
+    x[1] += inputs.rng().random(n).astype(dtype)
+    x[:, 0] = 0.0
+    checks.check_ulps("log_softmax", x, backend)
+    checks.check_cross_entropy_ulps(x, np.zeros(2, int), backend)
+
+
 def test_logsumexp_near_zero(backend, dtype):
     """The maximum cancels the logarithm: the bound is relative to the maximum."""
     x = np.array([[-np.log(2.0), -np.log(2.0)], [-1e-9, -20.7]], dtype)

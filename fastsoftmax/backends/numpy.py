@@ -158,7 +158,7 @@ class _Scratch:
         return np.ndarray(shape, dtype, buffer)
 
 
-_idle = []  # scratch for the next calls, one a thread
+_idle: list["_Scratch"] = []  # scratch for the next calls, one a thread
 
 
 def _blocks(inputs, *others, wide=False):
@@ -294,7 +294,7 @@ def _summary(work, x, axis, keep=None, shifted=False):
     """Row maxima; the sum of ``exp(x_j - max)`` but for one maximum; the sum of what ``keep`` takes."""
     m = _finite_max(x, axis)
     if shifted:
-        leading, others, shift = *_sums(work, x, axis, keep, m), m
+        (leading, others), shift = _sums(work, x, axis, keep, m), m
     else:
         leading, others, shift = _sums_in_range(work, x, axis, keep)
     largest = np.exp(m - shift)

@@ -170,8 +170,6 @@ def _vjp_row(y, g):
 
 def _centre(y, g):
     """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g."""
-    if not _all_finite(y, g):
-        return 0.0
     k = y.index(max(y))
     return g[k] if y[k] > 0.5 else sorted((min(g), 0.0, max(g)))[1]
 
@@ -186,10 +184,6 @@ def _sum(terms):
 
 def _exp(a):
     return math.exp(a) if a < 709 else INF if a > 0 else NAN
-
-
-def _all_finite(*rows):
-    return all(map(math.isfinite, (a for row in rows for a in row)))
 
 
 def _jacobian_row(y):

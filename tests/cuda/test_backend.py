@@ -49,6 +49,14 @@ def test_memory_goes_back(backend, installed):
     assert installed.synchronized == 1
 
 
+def test_blocks_of_columns(backend, monkeypatch):
+    """Cut along ``inner``, a block's result is no contiguous piece of memory to copy into."""
+    monkeypatch.setattr(registry.find("softmax", backend), "block_elements", 10)
+    x = inputs.rng(2).normal(size=(5, 7))
+    y = fs.softmax(x, 0, backend=backend)
+    checks.assert_close(y, oracle.longdouble_forward("softmax", x, 0), np.float64)
+
+
 def test_explain_names_the_regime(backend):
     kernel = registry.find("softmax", backend)
     assert kernel.regime(np.dtype(np.float32), (10, 1000, 1)) == "warp"

@@ -1,5 +1,6 @@
 """Device arrays in and out, on a pretended library of them: its memory is the interpreting driver's."""
 
+import re
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -187,6 +188,41 @@ def test_host_arrays_beside_device_arrays(ops, library):
 def test_other_layouts_of_the_jacobian(ops, library):
     with pytest.raises(ValueError, match="'dense' is for NumPy arrays"):
         ops.softmax_jacobian(library.array(np.zeros((2, 3))), layout="dense")
+
+
+BAD_CALLS = {
+    "where has dtype int8; expected bool": lambda ops, a: ops.softmax(
+        a(X), where=a(np.ones((2, 3), np.int8))
+    ),
+    "where has shape (4, 2, 3), which does not broadcast to x's (2, 3)": lambda ops, a: ops.logsumexp(
+        a(X), where=a(np.ones((4, 2, 3), bool))
+    ),
+    "labels has dtype float64; expected an integer dtype": lambda ops, a: ops.cross_entropy(
+        a(X), a(np.zeros(2))
+    ),
+    "labels has shape (3,); expected (2,)": lambda ops, a: ops.cross_entropy(a(X), a(np.zeros(3, int))),
+    "weight has shape (2,); expected (3,)": lambda ops, a: ops.cross_entropy(
+        a(X), a(LABELS), weight=a(np.ones(2))
+    ),
+    "y and g must have the same shape; got y (2, 3) and g (3, 2)": lambda ops, a: ops.softmax_vjp(
+        a(X), a(X.T.copy())
+    ),
+    "unknown reduction 'max'; expected one of 'mean', 'sum', 'none'": lambda ops, a: ops.cross_entropy(
+        a(X), a(LABELS), reduction="max"
+    ),
+    "label_smoothing must be between 0 and 1; got 1.5": lambda ops, a: ops.cross_entropy_with_grad(
+        a(X), a(LABELS), label_smoothing=1.5
+    ),
+}
+X, LABELS = np.zeros((2, 3)), np.zeros(2, int)
+
+
+@pytest.mark.parametrize("message", BAD_CALLS)
+def test_bad_arguments(message, ops, library, installed):
+    """Refused in the words of the NumPy operations, before anything is launched."""
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        BAD_CALLS[message](ops, library.array)
+    assert not installed.launches
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])

@@ -59,6 +59,12 @@ def test_softmax_and_its_vjp(dtype, axis, ops):
     torch.testing.assert_close(ops.softmax_vjp(y, g, axis).double(), wanted, rtol=8 * eps, atol=8 * eps)
 
 
+def test_axes_apart(ops):
+    x = tensor((3, 4, 5), torch.float64)
+    wanted = fs.softmax(x.numpy(), (0, 2))
+    np.testing.assert_allclose(ops.softmax(x, (0, 2)).numpy(), wanted, rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_cross_entropy(dtype, reduction, ops):

@@ -1,0 +1,115 @@
+"""Kernels between the compiler and the disk, with a pretended assembler; the real one: `test_compiler.py`."""
+
+import sys
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+import fastsoftmax._cuda as package
+from fastsoftmax._cuda.recipes import rows_recipe
+from tests.cuda import lockstep
+
+SPEC = rows_recipe("softmax", "float32", (8, 40, 1)).launches[0].spec
+CAPABILITY = (9, 0)
+
+
+class ObjectCode:
+    """Machine code is its source and target; a kernel is its name and code."""
+
+    def __init__(self, code):
+        self.code = code
+
+    from_ptx = from_cubin = classmethod(lambda cls, code: cls(code))
+
+    def get_kernel(self, name):
+        return name, self.code
+
+
+class Linker:
+    def __init__(self, source, options):
+        self.source, self.options = source, options
+
+    def link(self, kind):
+        return ObjectCode(b"%s \0 %s for %s" % (kind.encode(), self.source.code, self.options.arch.encode()))
+
+    def get_info_log(self):
+        return f"ptxas {self.options.ptxas_options}"
+
+
+@pytest.fixture
+def compiled():
+    """The capability and block size of each compilation."""
+    return []
+
+
+@pytest.fixture
+def compiler(compiled, monkeypatch, tmp_path):
+    """The module, on a cache of its own."""
+
+    def compile_ptx(kernel, types, capability, max_threads):
+        compiled.append((capability, max_threads))
+        return f"ptx of {types}", "entry"
+
+    core, compat, target = (
+        ModuleType(name) for name in ("cuda.core", "fastsoftmax._cuda.compat", "fastsoftmax._cuda.target")
+    )
+    core.Linker, core.LinkerOptions, core.ObjectCode = Linker, SimpleNamespace, ObjectCode
+    compat.compile_ptx, compat.version = compile_ptx, lambda: "compiler 1"
+    target.make_target = lockstep.make_target
+    target.argument_types = lambda plan, signature: signature
+    for module in (ModuleType("cuda"), core, compat, target):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(package, "compat", compat, raising=False)
+    sys.modules.pop("fastsoftmax._cuda.compiler", None)
+    module = import_module("fastsoftmax._cuda.compiler")
+    monkeypatch.setenv(module.CACHE, str(tmp_path / "cache"))
+    yield module
+    del sys.modules["fastsoftmax._cuda.compiler"]
+
+
+def test_compiled_once(compiler, compiled, tmp_path):
+    first = compiler.load(SPEC, CAPABILITY)
+    assert first == ("entry", b"cubin \0 ptx of %s for sm_90" % SPEC.signature.encode())
+    assert compiler.load(SPEC, CAPABILITY) == first
+    assert len(compiled) == 1
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.name.startswith("forward-")
+
+
+def test_one_file_for_each_target_and_compiler(compiler, compiled, monkeypatch, tmp_path):
+    compiler.load(SPEC, (9, 0))
+    assert compiler.load(SPEC, (8, 6))[1].endswith(b"sm_86")
+    monkeypatch.setattr(compiler.compat, "version", lambda: "compiler 2")
+    compiler._source_digest.cache_clear()
+    compiler.load(SPEC, (9, 0))
+    assert len(compiled) == len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_no_newer_instructions_than_the_kernels_need(compiler, compiled):
+    for capability in ((12, 0), (8, 0), (7, 5)):
+        compiler.to_ptx(SPEC, capability)
+    threads = SPEC.plan.block[0] * SPEC.plan.block[1]
+    assert compiled == [((8, 0), threads), ((8, 0), threads), ((7, 5), threads)]
+
+
+def test_a_damaged_file_is_written_again(compiler, compiled, tmp_path):
+    first = compiler.load(SPEC, CAPABILITY)
+    (file,) = (tmp_path / "cache").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(b"cut off")
+    assert compiler.load(SPEC, CAPABILITY) == first
+    assert len(compiled) == 2
+    assert file.read_bytes() == whole
+
+
+def test_an_unwritable_place_is_no_error(compiler, compiled, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(compiler.CACHE, str(tmp_path / "file"))
+    assert compiler.load(SPEC, CAPABILITY) == compiler.load(SPEC, CAPABILITY)
+    assert len(compiled) == 2
+
+
+def test_what_the_assembler_says(compiler):
+    assert compiler.to_cubin("ptx", CAPABILITY, verbose=True)[1] == "ptxas ['-v']"
+    assert compiler.to_cubin("ptx", CAPABILITY)[1] == "ptxas None"

@@ -1,0 +1,276 @@
+"""The table of `tests/mutation.py`: what is replaced by what, and the tests that have to notice."""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    file: str
+    old: str
+    new: str
+    equivalent: str = ""  # why no result changes
+
+
+class Suite(NamedTuple):
+    """The tests of one file: on which backends, and pytest's arguments."""
+
+    backends: str
+    arguments: tuple
+
+
+def _files(*names):
+    return tuple(f"tests/test_{name}.py" for name in names)
+
+
+_API = _files(
+    "cross_entropy", "labels", "derivatives", "halves", "arrays", "special_values", "jacobian_layouts"
+)
+_KERNELS = _files("cross_entropy", "special_values", "derivatives", "ulp", "against_autograd")
+# These start many processes, and are about the installation.
+_SLOW = ("odd_settings", "without_numba", "without_the_compiled", "report_of", "import_takes", "every_level")
+_REGISTRY = (*_files("registry", "plain_calls"), "-k", " and ".join(f"not {name}" for name in _SLOW))
+
+SUITES = {
+    "fastsoftmax/api.py": Suite("cython", _API),
+    "fastsoftmax/registry.py": Suite("cython,numpy,python", _REGISTRY),
+    "fastsoftmax/_arrays.py": Suite("cython", (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
+    "fastsoftmax/backends/python.py": Suite("python", _KERNELS),
+    "fastsoftmax/backends/numpy.py": Suite("numpy", _KERNELS),
+}
+
+
+def _of(file, *mutants):
+    return [Mutant(file, *mutant) for mutant in mutants]
+
+
+MUTANTS = [
+    *_of(
+        "fastsoftmax/api.py",
+        ('_forward("softmax", 0.0, x', '_forward("softmax", 1.0, x'),
+        ('_forward("log_softmax", -np.inf, x', '_forward("log_softmax", 0.0, x'),
+        (
+            "x = np.where(as_mask(where, x.shape), x, x.dtype.type(-np.inf))",
+            "x = np.where(as_mask(where, x.shape), x, x.dtype.type(0))",
+        ),
+        ("rows.keepdims()[: x.ndim]", "rows.keepdims()"),
+        (
+            "result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,))",
+            "result = Result(shape, x.dtype, rows.reduced, out=out)",
+        ),
+        ("        result.buffer[...] = -np.inf", "        result.buffer[...] = 0"),
+        ('"softmax_vjp", {"y": y, "t": t}', '"softmax_vjp", {"t": t, "y": y}'),
+        ('"log_softmax_jvp", {"logy": logy, "t": t}', '"log_softmax_vjp", {"logy": logy, "t": t}'),
+        ("rows_of(y.shape, axis, last=True)", "rows_of(y.shape, axis)"),
+        ("(outer, n, n), out=out, inputs=(y,))", "(outer, n, n), out=out)"),
+        ("partial(softmax_vjp, backend=backend, num", "partial(log_softmax_vjp, backend=backend, num"),
+        ("1 / (total_weight or 1.0) if", "1 / total_weight if"),
+        ('if reduction == "mean" else 1.0', 'if reduction != "none" else 1.0'),
+        ("rows.result(x.shape, x.dtype, out=out, inputs=(x,))", "rows.result(x.shape, x.dtype, out=out)"),
+        (
+            "out=out, inputs=(masked,))",
+            "out=out, inputs=(x,))",
+            "the kernel reads `masked`, which is x or a new array: at worst one needless copy",
+        ),
+        ("where=~rows.view(where))", "where=rows.view(where))"),
+        ("    same_shape(first, arrays[0], second, arrays[1])\n", ""),
+        ("arrays[0].dtype, out=out, inputs=arrays)", "arrays[0].dtype, out=out, inputs=arrays[:1])"),
+        ("if is_half(args[0].dtype):", "if args[0].dtype.name == 'float16':"),
+        ("0.0 <= label_smoothing <= 1.0", "0.0 <= label_smoothing < 1.0"),
+        ("ignore_index is None and weight is None", "weight is None"),
+        ("taking_part = labels >= 0", "taking_part = labels > 0"),
+        ("weight.astype(np.float64)[labels[taking_part]].sum()", "weight[labels[taking_part]].sum()"),
+        ("return loss[()]", "return loss"),
+        ("loss.sum(dtype=np.float64)", "loss.sum()"),
+        ('total / total_weight if reduction == "mean"', 'total / loss.size if reduction == "mean"'),
+    ),
+    *_of(
+        "fastsoftmax/registry.py",
+        ('1 thread" if self.num_threads == 1', '1 thread" if self.num_threads <= 2'),
+        (
+            "if self._ops is None and self.reason is None:",
+            "if self._ops is None:",
+            "a backend that failed to load is tried again, and fails for the same reason",
+        ),
+        ("except Exception as error:", "except ImportError as error:"),
+        (
+            "loaded if isinstance(loaded, Mapping) else vars(loaded)",
+            "loaded if isinstance(loaded, dict) else vars(loaded)",
+        ),
+        ('b.name: "available" if b.ops() is not None else b.reason', 'b.name: b.reason or "available"'),
+        ("name in _backends and not isinstance(_backends[name], _Registered)", "name in _backends"),
+        ("if not backend.ops():", "if backend.ops() is None:"),
+        ("        _kernels.pop((op, name), None)\n", ""),
+        ("        _kernels.pop((op, None), None)\n", ""),
+        (
+            "        _kernels.pop((op, None), None)\n    _set_front_doors()",
+            "        _kernels.pop((op, None), None)",
+        ),
+        ("        _usable(name)\n    _default", "        pass\n    _default"),
+        ("        _context.reset(token)", "        _context.set(None)"),
+        ("op = _SAME_KERNEL.get(op, op)", "op = op"),
+        ('last=op == "softmax_jacobian").canonical', "last=False).canonical"),
+        ("_threads.limit(num_threads)", "_threads.limit()"),
+        ("index(name)]", "index(name) + 1]"),
+        ("if backend is not None:", "if backend:"),
+        (
+            """    if (name := _context.get()) is not None:
+        return name, "use_backend"
+    if _default is not None:
+        return _default, "set_backend"
+""",
+            """    if _default is not None:
+        return _default, "set_backend"
+    if (name := _context.get()) is not None:
+        return name, "use_backend"
+""",
+        ),
+        ("os.environ.get(ENVIRONMENT) or None", "os.environ.get(ENVIRONMENT)"),
+        ("except (KeyError, TypeError):", "except KeyError:"),
+        ("if op not in ops:", "if not ops:"),
+        ("if op in (b.ops() or ()))", "if b.ops())"),
+        ('f" (from {source})" if source else ""', '""'),
+        ("key=lambda b: -b.priority", "key=lambda b: b.priority"),
+        ("_default is None and _environment is None", "_default is None"),
+        ('_by_priority()[0].name == "cython"', "True"),
+    ),
+    *_of(
+        "fastsoftmax/_arrays.py",
+        ("dtype = np.result_type(*converted)", "dtype = converted[0].dtype"),
+        (
+            "if a.dtype in _NATIVE and a.dtype.isnative:",
+            "if a.dtype in _NATIVE:",
+            "dtypes of another byte order are not equal to native ones",
+        ),
+        ('_INTEGER_KINDS = "iub"', '_INTEGER_KINDS = "ib"'),
+        (
+            'return a.astype(a.dtype.newbyteorder("="), copy=False)',
+            "return a",
+            "the result type is native, and what has another is converted to it",
+        ),
+        (
+            "    ndim = max(ndim, 1)  # a 0-d array is one row of one entry\n",
+            "",
+            "`Rows` has made the shape () to (1,) already",
+        ),
+        (
+            "return tuple(sorted(_each_axis(axis if isinstance(axis, tuple) else (axis,), ndim)))",
+            "return tuple(_each_axis(axis if isinstance(axis, tuple) else (axis,), ndim))",
+        ),
+        ("if not -ndim <= i < ndim:", "if not -ndim <= i <= ndim:"),
+        ("if i % ndim in seen:", "if i in seen:"),
+        ("if axis is None or type(axis) is int:", "if axis is None or isinstance(axis, int):"),
+        ("adjacent and (not last or stop == len(shape))", "adjacent and (not last or start == 0)"),
+        (
+            "start = axes[0] if axes else len(shape)",
+            "start = axes[0] if axes else 0",
+            "rows of one entry each, however they are laid out",
+        ),
+        ("self.order = (*kept, *axes)", "self.order = (*axes, *kept)"),
+        ("1 if i in self.axes else s for", "1 if i == self.axes[0] else s for"),
+        ("if not (a.flags.c_contiguous and a.flags.aligned):", "if not a.flags.c_contiguous:"),
+        ('a = a.copy(order="C")', "a = a.copy(order='A')"),
+        ("moved.transpose(np.argsort(self.order))", "moved.transpose(self.order)"),
+        ("(out is None or _usable_in_place(out, inputs))", "(out is None or out.flags.carray)"),
+        (
+            "return self.array[()] if self._out is None else self._out",
+            "return self.array if self._out is None else self._out",
+        ),
+        ("if stride < span:\n            return a.size > 0", "if stride < span:\n            return True"),
+        ("strict=True) if n > 1):", "strict=True) if n > 0):"),
+        ("span = stride * (length - 1) + span", "span = stride * length"),
+        ("    if not out.flags.carray:\n        return False\n", ""),
+        (
+            "_same_memory(out, a) or not np.may_share_memory(out, a)",
+            "not np.may_share_memory(out, a)",
+            "an input that is `out` goes through a buffer: one needless copy",
+        ),
+        (
+            "        and a.strides == b.strides\n",
+            "",
+            "an input of other strides than `out`, which is contiguous, is copied before the kernel reads it",
+        ),
+        ("    if where.dtype != np.bool_:\n", "    if where.dtype.kind not in 'biu':\n"),
+        ('labels.dtype.kind not in "iu"', 'labels.dtype.kind not in "iub"'),
+        ("labels = np.where(ignored, -1, labels)", "labels = np.where(ignored, 0, labels)"),
+        ("labels.min() >= 0 and labels.max() < n", "labels.min() >= 0 and labels.max() <= n"),
+        ("labels.min() >= 0 and", "labels.min() >= -1 and"),
+        ("        wrong &= ~ignored\n", "        wrong &= ignored\n"),
+        ("if weight.shape != (n,):", "if weight.size != n:"),
+        ('return np.require(weight, requirements="CA")', "return weight"),
+    ),
+    *_of(
+        "fastsoftmax/backends/python.py",
+        ("b - _exp(a) * total for", "b - a * total for"),
+        ("_sum([_exp(a) * b for", "_sum([b for"),
+        ("out[o, :, i] = [scale * d for d in dx]", "out[o, :, i] = dx"),
+        ("or math.isinf(max(row))", "or max(row) == INF"),
+        ("if d < -746:", "if d < -709:"),
+        ("math.exp(d + lift), math.fsum((a, -m, -d))", "math.exp(d + lift), 0.0"),
+        ("others = row[:k] + row[k + 1 :]", "others = [a for a in row if a != row[k]]"),
+        ("if rest < 1e-200:", "if rest < 0:"),
+        ("lost = math.fsum((1, rest, -total)) / total", "lost = 0.0"),
+        (
+            "return [(a - row[k]) - math.log1p(rest) for a in row]",
+            "return [(a - row[k]) - math.log(1 + rest) for a in row]",
+        ),
+        ("if row[j] == row[k]:", "if False:"),
+        (
+            "return INF if INF in row else -INF",
+            "return max(row)",
+            "a row that comes here has no NaN, and an infinite maximum",
+        ),
+        ("if y[k] > 0.5 else sorted(", "if y[k] > 2 else sorted("),
+        ("sorted((min(g), 0.0, max(g)))[1]", "0.0"),
+        ("except (OverflowError, ValueError):", "except ValueError:"),
+        ("INF if a > 0 else NAN", "INF"),
+        ("if y[i] > 0.5 else 1 - y[i]", "if y[i] > 2 else 1 - y[i]"),
+        ("[smoothing / n * w for w in weight]", "[smoothing * w for w in weight]"),
+        ("if label < 0:  # ignored", "if label <= 0:  # ignored"),
+        (
+            "nll = [(row[k] - a) + math.log1p(rest) for a in row]",
+            "nll = [math.log1p(rest) - (a - row[k]) for a in row]",
+            "x - y and -(y - x) round to the same number",
+        ),
+        (
+            "above = total * _softmax_row(row)[label] - everywhere[label]",
+            "above = total * _softmax_row(row)[label]",
+        ),
+        (
+            "above - at_label * _one_minus_softmax(row, label)",
+            "above - at_label * (1 - _softmax_row(row)[label])",
+        ),
+    ),
+    *_of(
+        "fastsoftmax/backends/numpy.py",
+        ("e /= leading + others", "e /= leading"),
+        ("y -= np.log1p(rest).astype(x.dtype)", "y -= np.log(1 + rest).astype(x.dtype)"),
+        ("            np.copyto(lse, largest, where=np.isinf(largest))\n", "            pass\n"),
+        ("d *= _sum(work, g, axis)", "d *= _sum(work, d, axis)"),
+        ("        d *= t\n        _store", "        _store"),
+        ("np.multiply(-block[:, :, None]", "np.multiply(block[:, :, None]"),
+        ("np.where(block > 0.5, others, 1 - block)", "(1 - block)"),
+        ("e[target.at] = scale * _gradients", "e[target.at] = _gradients"),
+        ("        np.copyto(e, 0.0, where=target.ignored)\n", ""),
+        (
+            "return m + 0.0 * m",
+            "return m",
+            "an infinite maximum less itself is NaN already, and with it the sum and all of the row",
+        ),
+        ("    np.copyto(error, 0.0, where=d < -800)  # exp vanishes, and d may be infinite\n", ""),
+        ("    d += error\n", ""),
+        ("        if n % 2:\n", "        if n % 4 == 1:\n"),
+        ("np.minimum.reduce(total, axis=None) >= LEAST", "np.minimum.reduce(total, axis=None) >= 0"),
+        ("np.maximum.reduce(total, axis=None) <= most", "np.maximum.reduce(total, axis=None) <= np.inf"),
+        ("dominated = rest < DOMINATED * x.shape[axis]", "dominated = rest < 0"),
+        ("DOMINATED, LIFT = 2.0**-21, 512.0", "DOMINATED, LIFT = 2.0**-21, 0.0"),
+        (
+            "label = np.maximum(labels, 0)",
+            "label = labels",
+            "-1 picks the last class, and the row is cleared",
+        ),
+        ("everywhere = smoothing / n * weight", "everywhere = smoothing * weight"),
+        ("np.where(target.ignored, 0.0, loss)", "loss"),
+        ("np.where(d == 0, rest / (1 + rest), 1 - y)", "1 - y"),
+        ("picked = np.where(y > 0.5, g", "picked = np.where(y > 2, g"),
+        ("np.clip(0, least, most)", "0"),
+    ),
+]
