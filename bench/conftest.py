@@ -99,9 +99,9 @@ class Progress:
 
 
 @pytest.fixture
-def set_threads():
-    """Sets a candidate's thread count, and gives it as many CPUs: JAX knows no other limit."""
-    every, cpus = fs.get_num_threads(), machine.cpus()
+def set_threads(request):
+    """Sets a candidate's thread count, and to time it gives it as many CPUs: JAX knows no other limit."""
+    every, cpus = fs.get_num_threads(), machine.cpus() if _timing(request.config) else []
     candidates = []
 
     def set_until_end(candidate, n):

@@ -234,14 +234,22 @@ def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None):
     run(&c)
 
 
+cdef Target unweighted(double smoothing, double scale) noexcept:
+    """What weighs the terms of a cross-entropy without class weights; ``everywhere`` is to come if it is smoothed."""
+    cdef Target t
+    t.weight, t.everywhere, t.total = NULL, NULL, 0
+    t.at_label, t.scale = 1 - smoothing, scale
+    return t
+
+
 cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
                      cnp.ndarray loss, cnp.ndarray out):
     cdef Call c = call_of(CROSS_ENTROPY, x, None, out, loss)
     cdef cnp.ndarray everywhere = None
     c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
-    c.target.at_label, c.target.scale, c.target.total = 1 - smoothing, scale, 0
-    c.target.weight = NULL if weight is None else cnp.PyArray_DATA(weight)
-    c.target.everywhere = NULL
+    c.target = unweighted(smoothing, scale)
+    if weight is not None:
+        c.target.weight = cnp.PyArray_DATA(weight)
     if smoothing:
         everywhere = cnp.PyArray_EMPTY(1, x.shape + 1, cnp.PyArray_TYPE(x), 0)
         everywhere[:] = smoothing / c.s.n * (1.0 if weight is None else weight)

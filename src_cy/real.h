@@ -90,13 +90,6 @@ INLINE void NAME(add_smaller)(V *hi, V *lo, V a) {
     *hi = s;
 }
 
-/* The sum of a group, as a tree; the group is overwritten. */
-INLINE V NAME(tree)(V *a, int count) {
-    for (; count > 1; count -= count / 2)
-        for (int i = 0; i < count / 2; i++) a[i] += a[count - 1 - i];
-    return a[0];
-}
-
 /* 1 - a * b, where a is 1 / b rounded: exact. */
 INLINE V NAME(residual)(V a, V b) {
 #if HAS_FMA

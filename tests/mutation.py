@@ -3,7 +3,7 @@
     python -m tests.mutation             run them all, two at a time, and write docs/mutants.md
     python -m tests.mutation registry    run those with the word in their file or function; write nothing
 
-Each runs on a copy of the project, compiled kernels and all, under /tmp/mutants-*. What no test can
+Each runs on a copy of the project, compiled kernels and all, in a temporary folder. What no test can
 notice, since every result stays the same, says why; should a test notice it all the same, the run fails.
 """
 
@@ -74,7 +74,7 @@ def check_table(mutants):
 def run_all(mutants):
     """The outcomes, in the order of the table."""
     places = [place(mutant) for mutant in mutants]
-    with tempfile.TemporaryDirectory(prefix="mutants-", dir="/tmp") as directory:
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         copies = SimpleQueue()
         for i in range(AT_ONCE):
             copy = Path(directory) / str(i)
