@@ -112,5 +112,6 @@ typedef struct {
 #define BY_TYPE(name, p) _Generic((p), float *: name##_f32, const float *: name##_f32, default: name##_f64)
 #define rows_to_panel(x, ...) BY_TYPE(rows_to_panel, x)(x, __VA_ARGS__)
 #define panel_to_rows(x, ...) BY_TYPE(panel_to_rows, x)(x, __VA_ARGS__)
+#define softmax_jacobians(y, ...) BY_TYPE(softmax_jacobians, y)(y, __VA_ARGS__)
 #define row(op, x, ...) BY_TYPE(row, x)(op, x, __VA_ARGS__)
 #define grid(op, x, ...) BY_TYPE(grid, x)(op, x, __VA_ARGS__)

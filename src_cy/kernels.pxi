@@ -42,6 +42,7 @@ cdef extern from "kernels.h" nogil:
     # Macros over the functions for float and double: void stands for either.
     void rows_to_panel(const void*, Py_ssize_t n, Py_ssize_t count, void* panel, Py_ssize_t lanes)
     void panel_to_rows(const void*, Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t count, void* out)
+    void softmax_jacobians(const void*, void* out, Py_ssize_t rows, Py_ssize_t n)
     void row(op_t, const void* a, const void* b, void* out, void* result, Py_ssize_t n, Py_ssize_t label,
              const Target*)
     void grid(op_t, const void* a, Py_ssize_t, const void* b, Py_ssize_t, void* out, Py_ssize_t, void* results, Grid,
@@ -106,9 +107,9 @@ cdef Py_ssize_t lanes(const real* unused) noexcept nogil:
 
 
 cdef void run_rows(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
-    cdef Py_ssize_t i, n = c.s.n, m = n * n if c.op == SOFTMAX_JACOBIAN else n
+    cdef Py_ssize_t i, n = c.s.n
     for i in range(c.s.outer):
-        row(c.op, a + i * n, b + i * n if b else NULL, out + i * m if out else NULL,
+        row(c.op, a + i * n, b + i * n if b else NULL, out + i * n if out else NULL,
             results + i if results else NULL, n, c.labels[i] if c.labels else 0, &c.target)
 
 
@@ -160,7 +161,7 @@ cdef void run_columns(Call* c, real* a, real* b, real* out, real* results) noexc
 
 cdef void run_typed(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
     if c.op == SOFTMAX_JACOBIAN:
-        run_rows(c, a, b, out, results)
+        softmax_jacobians(a, out, c.s.outer, c.s.n)
     elif in_columns(c.s):
         run_columns(c, a, b, out, results)
     elif is_short(c.s.n, sizeof(real)):

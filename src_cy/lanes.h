@@ -109,33 +109,18 @@ static void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, Gri
     }
 }
 
-/* The cotangents of the first dominant entry of each row, where there is one, into `centre`. */
-static void NAME(centre_on_dominant)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, V *centre) {
-    NAME(bits) found[MOST_VECTORS];
-    EACH_VECTOR found[w] = (NAME(bits)){0};
-    for (ptrdiff_t j = 0; j < g.lines; j++)
-        EACH_VECTOR {
-            ptrdiff_t at = w * LANES, left = g.lanes - at;
-            V v = NAME(load_part)(y + j * sy + at, left, NAME(splat)(0));
-            NAME(bits) first = (v > (REAL)0.5) & ~found[w];
-            centre[w] = NAME(select)(first, NAME(load_part)(ct + j * sc + at, left, v), centre[w]);
-            found[w] |= first;
-        }
-}
-
 static void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
                                    Grid g, NAME(Ahead) ahead) {
     NAME(Extremes) ends[MOST_VECTORS];
     NAME(Pair) sum[MOST_VECTORS];
     V zero = NAME(splat)(0), centre[MOST_VECTORS], dot[MOST_VECTORS];
-    NAME(bits) dominated = {0}, centred = {0};
+    NAME(bits) centred = {0};
     ON(g, survey_of)(y, sy, ct, sc, g, ahead.out, ends, sum);
     EACH_VECTOR {
-        centre[w] = NAME(max)(ends[w].least, NAME(min)(ends[w].most, zero));
-        dominated |= ends[w].y_max > (REAL)0.5;
+        V nearest = NAME(max)(ends[w].least, NAME(min)(ends[w].most, zero));
+        centre[w] = NAME(select)(ends[w].y_max > (REAL)0.5, ends[w].at_max, nearest);
+        centred |= centre[w] != 0;
     }
-    if (NAME(any)(dominated)) NAME(centre_on_dominant)(y, sy, ct, sc, g, centre);
-    EACH_VECTOR centred |= centre[w] != 0;
     if (NAME(any)(centred)) ON(g, dot_of)(y, sy, ct, sc, g, centre, sum);
     EACH_VECTOR dot[w] = sum[w].hi + sum[w].lo;
     ON(g, vjp_all)(y, sy, ct, sc, out, so, g, centre, dot, (NAME(Ahead)){ahead.x, NULL});
@@ -248,7 +233,7 @@ static void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptr
     if (out) NAME(gradients_grid)(out, so, g, a, max, r, t);
 }
 
-/* Any op of kernels.h: on a row whose label is `label`, into `out` or the one value `result`; and on rows side by
+/* Any op of kernels.h but the Jacobian (rows.h): on a row whose label is `label`, into `out` or the one value `result`; and on rows side by
  * side, `count` of them, into `out` or one result each. `next` is where more rows come from. */
 static void NAME(row)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL *result, ptrdiff_t n,
                       ptrdiff_t label, const Target *t) {
@@ -259,7 +244,7 @@ static void NAME(row)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL 
     case SOFTMAX_VJP: NAME(softmax_vjp_row)(a, b, out, n); break;
     case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_row)(a, b, out, n); break;
     case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_row)(a, b, out, n); break;
-    case SOFTMAX_JACOBIAN: NAME(softmax_jacobian_row)(a, out, n); break;
+    case SOFTMAX_JACOBIAN: break; /* rows.h: all rows at once */
     case CROSS_ENTROPY: *result = NAME(cross_entropy_row)(a, out, n, label, t); break;
     }
 }
@@ -276,6 +261,6 @@ static void NAME(grid)(enum op op, const REAL *a, ptrdiff_t sa, const REAL *b, p
     case LOG_SOFTMAX_VJP: NAME(log_softmax_vjp_grid)(a, sa, b, sb, out, so, g); break;
     case LOG_SOFTMAX_JVP: NAME(log_softmax_jvp_grid)(a, sa, b, sb, out, so, g); break;
     case CROSS_ENTROPY: NAME(cross_entropy_grid)(a, sa, out, so, results, g, labels, count, t, ahead); break;
-    case SOFTMAX_JACOBIAN: break; /* a row is a whole matrix: always row by row */
+    case SOFTMAX_JACOBIAN: break;
     }
 }

@@ -219,9 +219,10 @@ INLINE void NAME(add_tile)(NAME(Pair) *sum, const V *a, int count, const int wid
             NAME(add_exactly)(&sum[k].hi, &sum[k].lo, i + k + wide < count ? a[i + k] + a[i + k + wide] : a[i + k]);
 }
 
-/* What a VJP needs to know: lane maxima of y, the lane extremes of the cotangent, lane sums of their product. */
+/* What a VJP needs to know: lane maxima of y and the cotangent there, the lane extremes of the cotangent, lane sums
+ * of their product. */
 typedef struct {
-    V y_max, most, least;
+    V y_max, at_max, most, least;
 } NAME(Extremes);
 
 INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g,
@@ -231,7 +232,8 @@ INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdi
     NAME(Pair) only_dot, *dot = wide == 1 ? &only_dot : dots;
     V a[GROUP], b[GROUP];
     EACH_VECTOR {
-        ends[w] = (NAME(Extremes)){NAME(splat)(-INFINITY), NAME(splat)(-INFINITY), NAME(splat)(INFINITY)};
+        const V lowest = NAME(splat)(-INFINITY);
+        ends[w] = (NAME(Extremes)){.y_max = lowest, .most = lowest, .least = -lowest};
         dot[w] = (NAME(Pair)){0};
     }
 #define BODY(height, left)                                                                                \

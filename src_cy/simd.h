@@ -150,7 +150,7 @@ LEAVE_OUT(f64)
 
 /* The first `count` lanes from memory, all of them or none included, and `fill` in the others; and back. */
 #if VECTOR_BYTES == 64
-#define FIRST(count, lanes) ((count) >= (lanes) ? (1u << (lanes)) - 1 : (count) <= 0 ? 0 : (1u << (count)) - 1)
+#define FIRST(count, lanes) ((1u << ((count) > (lanes) ? (lanes) : (count) < 0 ? 0 : (count))) - 1)
 INLINE vec_f32 load_part_f32(const float *p, ptrdiff_t count, vec_f32 fill) {
     return _mm512_mask_loadu_ps(fill, (__mmask16)FIRST(count, 16), p);
 }

@@ -20,6 +20,7 @@
 #undef EXPS
 #undef PIECE
 #undef STORES_AHEAD
+#undef SHORT_MATRIX
 #undef MANTISSA_BITS
 #undef BIAS
 #undef UNBIAS
