@@ -33,7 +33,9 @@ cdef extern from "kernels.h" nogil:
     enum kind:
         ROW
         NARROW
+        TALL
         WIDE
+    const int TILE
 
     ctypedef struct Grid:
         Py_ssize_t lines, lanes, tail
@@ -45,8 +47,9 @@ cdef extern from "kernels.h" nogil:
     void softmax_jacobians(const void*, void* out, Py_ssize_t rows, Py_ssize_t n)
     void row(op_t, const void* a, const void* b, void* out, void* result, Py_ssize_t n, Py_ssize_t label,
              const Target*)
-    void grid(op_t, const void* a, Py_ssize_t, const void* b, Py_ssize_t, void* out, Py_ssize_t, void* results, Grid,
-              const Py_ssize_t* labels, Py_ssize_t count, const Target*, const void* next, const void* next_out)
+    void grid(op_t, const void* a, Py_ssize_t, const void* b, Py_ssize_t, void* out, Py_ssize_t, void* results,
+              const Grid*, const Py_ssize_t* labels, Py_ssize_t count, const Target*, const void* next,
+              const void* next_out)
 
 ctypedef fused real:
     float
@@ -54,11 +57,9 @@ ctypedef fused real:
 
 cdef enum:
     SHORT_BYTES = 512  # rows up to this size are faster one a lane than one at a time (docs/performance.md)
-    PANEL_BYTES = 16 * 1024  # a panel of them stays in the L1 cache,
-    PANEL_VECTORS = 16  # and so does what is known of its rows
+    PANEL_BYTES = 16 * 1024  # a panel of them stays in the L1 cache
     STRIP_BYTES = 4096  # of a line of strided rows: one entry of the TLB serves it, and the passes' state is in L1
-    SHORT_STRIP_BYTES = 1024  # where all of a strip, in and out, is in L1 as well
-    FEW_LINES = 16
+    FEW_LINES = 16  # whose pages the TLB holds all at once: a tile at a time
     KEEP_GIL = 4096  # below this many elements letting go of it costs more than it could give
 
 
@@ -117,19 +118,18 @@ cdef void run_panels(Call* c, real* a, real* b, real* out, real* results) noexce
     cdef char memory[2 * PANEL_BYTES + 64]
     cdef real* p = <real*>aligned(&memory[0])
     cdef real* q = p + PANEL_BYTES // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t i = 0, n = c.s.n, count, vectors
-    cdef Py_ssize_t most = min(PANEL_BYTES // (n * VECTOR_BYTES), <Py_ssize_t>PANEL_VECTORS)
+    cdef Py_ssize_t i = 0, n = c.s.n, count
+    cdef bint fits = TILE * n * VECTOR_BYTES <= PANEL_BYTES
     cdef Grid g
     g.lines, g.tail = n, 0
     while i < c.s.outer:
-        vectors = min(most, (c.s.outer - i + lanes(a) - 1) // lanes(a)) // WIDE * WIDE
-        g.kind = WIDE if vectors else ROW
-        g.lanes = lanes(a) * max(vectors, 1)  # a panel is full: lanes of the last vector may have no row
+        g.kind = TALL if fits and c.s.outer - i > 2 * lanes(a) else ROW
+        g.lanes = TILE * lanes(a) if g.kind == TALL else lanes(a)  # perhaps more than there are rows
         count = min(g.lanes, c.s.outer - i)
         rows_to_panel(a + i * n, n, count, p, g.lanes)
         if b != NULL:
             rows_to_panel(b + i * n, n, count, q, g.lanes)
-        grid(c.op, p, g.lanes, q, g.lanes, p if out else NULL, g.lanes, results + i if results else NULL, g,
+        grid(c.op, p, g.lanes, q, g.lanes, p if out else NULL, g.lanes, results + i if results else NULL, &g,
              c.labels + i if c.labels else NULL, count, &c.target, a + (i + count) * n, out + i * n if out else NULL)
         if out:
             panel_to_rows(p, g.lanes, n, count, out + i * n)
@@ -138,8 +138,10 @@ cdef void run_panels(Call* c, real* a, real* b, real* out, real* results) noexce
 
 cdef Py_ssize_t strip_width(Layout s, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
     """How many columns are gone over together: equal shares, in whole tiles."""
-    cdef Py_ssize_t most = (SHORT_STRIP_BYTES if s.n <= FEW_LINES else STRIP_BYTES) // itemsize, tile = WIDE * lanes
+    cdef Py_ssize_t tile = TILE * lanes, most = STRIP_BYTES // itemsize
     cdef Py_ssize_t strips = (s.inner + most - 1) // most
+    if s.n <= FEW_LINES:
+        return tile
     return ((s.inner + strips - 1) // strips + tile - 1) // tile * tile
 
 
@@ -151,10 +153,10 @@ cdef void run_columns(Call* c, real* a, real* b, real* out, real* results) noexc
         i = 0
         while i < c.s.inner:
             g.lanes = min(c.s.inner - i, strip)
-            g.kind = WIDE if g.lanes > lanes(a) else NARROW
+            g.kind = TALL if g.lanes == TILE * lanes(a) else WIDE if g.lanes > lanes(a) else NARROW
             grid(c.op, a + o * c.s.outer_stride + i, c.s.n_stride, b + o * c.sb.outer_stride + i if b else NULL,
                  c.sb.n_stride, out + o * c.so.outer_stride + i if out else NULL, c.so.n_stride,
-                 results + o * c.results_stride + i if results else NULL, g,
+                 results + o * c.results_stride + i if results else NULL, &g,
                  c.labels + o * c.labels_stride + i if c.labels else NULL, g.lanes, &c.target, NULL, NULL)
             i += g.lanes
 

@@ -4,11 +4,11 @@
 
 #define PIECE ((ptrdiff_t)(16 / sizeof(REAL)))
 
-/* `count` contiguous rows, a row in each lane of vectors that lie `apart` entries from each other, PIECE
+/* `count` contiguous rows, or none, a row in each lane of vectors that lie `apart` entries from each other, PIECE
  * entries of all rows at a time; and back. */
 INLINE void NAME(rows_to_lanes)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REAL *lanes, ptrdiff_t apart) {
     if (count < LANES) {
-        for (ptrdiff_t j = 0; j < n; j++) NAME(store)(lanes + j * apart, NAME(splat)(x[j]));
+        for (ptrdiff_t j = 0; j < n; j++) NAME(store)(lanes + j * apart, NAME(splat)(count > 0 ? x[j] : 0));
         for (ptrdiff_t l = 1; l < count; l++)
             for (ptrdiff_t j = 0; j < n; j++) lanes[j * apart + l] = x[l * n + j];
         return;
@@ -52,9 +52,11 @@ static void NAME(panel_to_rows)(const REAL *panel, ptrdiff_t lanes, ptrdiff_t n,
 }
 
 /* Lane maxima, NaN where softmax is NaN: for +inf, and for nothing but -inf. */
-INLINE V NAME(nan_unless_finite)(V max) { return NAME(select)(max - max == 0, max, NAME(splat)(NAN)); }
+INLINE V NAME(nan_unless_finite)(V max) {
+    return NAME(select)(NAME(equal)(max - max, NAME(splat)(0)), max, NAME(splat)(NAN));
+}
 
-static void NAME(softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, NAME(Ahead) ahead) {
+static void NAME(softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, const Grid *g, NAME(Ahead) ahead) {
     V max[MOST_VECTORS];
     NAME(Shift) s[MOST_VECTORS];
     NAME(Sum) sum[MOST_VECTORS];
@@ -67,7 +69,7 @@ static void NAME(softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t
 }
 
 /* The summaries of rows whose maxima are `max`, finite or NaN; and the exps into `e` unless that is NULL. */
-static void NAME(grid_summary)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const V *max,
+static void NAME(grid_summary)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const V *max,
                                NAME(Ahead) ahead, NAME(Summary) *r) {
     NAME(Shift) s[MOST_VECTORS];
     NAME(Sum) sum[MOST_VECTORS];
@@ -76,7 +78,8 @@ static void NAME(grid_summary)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t s
     EACH_VECTOR r[w] = NAME(summary)(max[w], sum[w], __builtin_convertvector(sum[w].maxima, V));
 }
 
-static void NAME(log_softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, NAME(Ahead) ahead) {
+static void NAME(log_softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, const Grid *g,
+                                   NAME(Ahead) ahead) {
     V max[MOST_VECTORS], log1p_rest[MOST_VECTORS];
     NAME(Summary) r[MOST_VECTORS];
     ON(g, max_of)(x, sx, g, max);
@@ -87,7 +90,7 @@ static void NAME(log_softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdi
 }
 
 /* One value for each of `count` rows. */
-static void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, Grid g, ptrdiff_t count,
+static void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, const Grid *g, ptrdiff_t count,
                                  NAME(Ahead) ahead) {
     V max[MOST_VECTORS], finite[MOST_VECTORS];
     NAME(Summary) r[MOST_VECTORS];
@@ -97,37 +100,37 @@ static void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, Gri
     EACH_VECTOR {
         ptrdiff_t left = count - w * LANES;
         V result = max[w] + r[w].log1p_rest;
-        NAME(bits) infinite = finite[w] != finite[w], nan = {0};
-        if (NAME(any)(infinite)) {
-            for (ptrdiff_t j = 0; j < g.lines; j++) {
+        NAME(mask) finite_max = NAME(equal)(finite[w], finite[w]), number = NAME(equal)(max[w], max[w]);
+        if (NAME(any)((NAME(mask))~finite_max)) {
+            for (ptrdiff_t j = 0; j < g->lines; j++) {
                 V v = NAME(load_part)(x + j * sx + w * LANES, left, NAME(splat)(0));
-                nan |= v != v;
+                number &= NAME(equal)(v, v);
             }
-            result = NAME(select)(infinite, NAME(select)(nan, NAME(splat)(NAN), max[w]), result);
+            result = NAME(select)(finite_max, result, NAME(select)(number, max[w], NAME(splat)(NAN)));
         }
         NAME(store_part)(results + w * LANES, left, result);
     }
 }
 
 static void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
-                                   Grid g, NAME(Ahead) ahead) {
+                                   const Grid *g, NAME(Ahead) ahead) {
     NAME(Extremes) ends[MOST_VECTORS];
     NAME(Pair) sum[MOST_VECTORS];
     V zero = NAME(splat)(0), centre[MOST_VECTORS], dot[MOST_VECTORS];
-    NAME(bits) centred = {0};
+    int centred = 0;
     ON(g, survey_of)(y, sy, ct, sc, g, ahead.out, ends, sum);
     EACH_VECTOR {
         V nearest = NAME(max)(ends[w].least, NAME(min)(ends[w].most, zero));
-        centre[w] = NAME(select)(ends[w].y_max > (REAL)0.5, ends[w].at_max, nearest);
-        centred |= centre[w] != 0;
+        centre[w] = NAME(select)(NAME(greater)(ends[w].y_max, NAME(splat)((REAL)0.5)), ends[w].at_max, nearest);
+        centred |= NAME(any)((NAME(mask))~NAME(equal)(centre[w], zero));
     }
-    if (NAME(any)(centred)) ON(g, dot_of)(y, sy, ct, sc, g, centre, sum);
+    if (centred) ON(g, dot_of)(y, sy, ct, sc, g, centre, sum);
     EACH_VECTOR dot[w] = sum[w].hi + sum[w].lo;
     ON(g, vjp_all)(y, sy, ct, sc, out, so, g, centre, dot, (NAME(Ahead)){ahead.x, NULL});
 }
 
 static void NAME(log_softmax_vjp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out,
-                                       ptrdiff_t so, Grid g) {
+                                       ptrdiff_t so, const Grid *g) {
     NAME(Pair) sum[MOST_VECTORS];
     V total[MOST_VECTORS];
     ON(g, sum_of)(ct, sc, g, sum);
@@ -136,7 +139,7 @@ static void NAME(log_softmax_vjp_grid)(const REAL *logy, ptrdiff_t sy, const REA
 }
 
 static void NAME(log_softmax_jvp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, REAL *out,
-                                       ptrdiff_t so, Grid g) {
+                                       ptrdiff_t so, const Grid *g) {
     NAME(Pair) sum[MOST_VECTORS];
     V dot[MOST_VECTORS], zero[MOST_VECTORS];
     ON(g, exp_dot_of)(logy, sy, t, st, g, sum);
@@ -148,12 +151,13 @@ static void NAME(log_softmax_jvp_grid)(const REAL *logy, ptrdiff_t sy, const REA
 }
 
 /* sum_j everywhere[j] * (max - x_j) */
-static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, Grid g, const V *max, const REAL *everywhere, V *spread) {
+static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, const Grid *g, const V *max, const REAL *everywhere,
+                              V *spread) {
     NAME(Pair) sum[MOST_VECTORS];
     EACH_VECTOR sum[w] = (NAME(Pair)){0};
-    for (ptrdiff_t j = 0; j < g.lines; j++)
+    for (ptrdiff_t j = 0; j < g->lines; j++)
         EACH_VECTOR {
-            V v = NAME(load_part)(x + j * sx + w * LANES, g.lanes - w * LANES, NAME(splat)(0));
+            V v = NAME(load_part)(x + j * sx + w * LANES, g->lanes - w * LANES, NAME(splat)(0));
             NAME(add_exactly)(&sum[w].hi, &sum[w].lo, NAME(splat)(everywhere[j]) * (max[w] - v));
         }
     EACH_VECTOR spread[w] = sum[w].hi + sum[w].lo;
@@ -161,59 +165,74 @@ static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, Grid g, const V *max,
 
 /* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. */
 typedef struct {
-    NAME(bits) label;
+    INT label[LANES];
+    NAME(mask) ignored;
     V at, everywhere, x;
 } NAME(AtLabel);
 
-/* Entry `label` of each lane, which differs between them. */
-INLINE V NAME(pick)(const REAL *x, ptrdiff_t sx, NAME(bits) label) {
-    REAL picked[LANES];
-    for (int l = 0; l < LANES; l++) picked[l] = label[l] < 0 ? 0 : x[label[l] * sx + l];
-    return NAME(load)(picked);
+/* Entry `label` of each lane, 0 for those ignored. Not through an array: a vector that is read where its lanes were
+ * written waits for all of them (13 ns in place of 6). */
+INLINE V NAME(at)(const REAL *x, ptrdiff_t sx, const INT *label) {
+#define ENTRY(l) (label[l] < 0 ? 0 : x[label[l] * sx + l])
+    return (V){NAME(EACH_LANE)(ENTRY)};
+#undef ENTRY
 }
 
-INLINE NAME(AtLabel) NAME(labels_of)(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const REAL *x,
-                                     ptrdiff_t sx) {
-    NAME(AtLabel) a = {.at = NAME(splat)((REAL)t->at_label)};
-    REAL at[LANES], everywhere[LANES];
-    for (int l = 0; l < LANES; l++) a.label[l] = l < count ? (INT)labels[l] : -1;
-    for (int l = 0; (t->weight || t->everywhere) && l < LANES; l++) {
-        ptrdiff_t label = a.label[l] < 0 ? 0 : a.label[l];
-        at[l] = NAME(at_label)(t, label);
-        everywhere[l] = t->everywhere ? ((const REAL *)t->everywhere)[label] : 0;
-    }
-    if (t->weight) a.at = NAME(load)(at);
-    if (t->everywhere) a.everywhere = NAME(load)(everywhere);
-    a.x = NAME(pick)(x, sx, a.label);
-    return a;
+INLINE void NAME(look_up)(NAME(AtLabel) *a, const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const REAL *x,
+                          ptrdiff_t sx) {
+    if (count >= LANES)
+        for (int l = 0; l < LANES; l++) a->label[l] = (INT)labels[l];
+    else
+        for (int l = 0; l < LANES; l++) a->label[l] = l < count ? (INT)labels[l] : -1;
+    NAME(bits) label;
+    memcpy(&label, a->label, sizeof label);
+    a->ignored = NAME(is_negative)(label);
+    a->x = NAME(at)(x, sx, a->label);
+#define WEIGHT(l) (a->label[l] < 0 ? 0 : NAME(at_label)(t, a->label[l]))
+#define EVERYWHERE(l) (a->label[l] < 0 ? 0 : ((const REAL *)t->everywhere)[a->label[l]])
+    a->at = t->weight ? (V){NAME(EACH_LANE)(WEIGHT)} : NAME(splat)((REAL)t->at_label);
+    a->everywhere = t->everywhere ? (V){NAME(EACH_LANE)(EVERYWHERE)} : NAME(splat)(0);
+#undef WEIGHT
+#undef EVERYWHERE
+}
+
+/* Put each lane of `v` at its label's entry. */
+INLINE void NAME(put)(REAL *out, ptrdiff_t so, const NAME(AtLabel) *a, V v) {
+    REAL lane[LANES];
+    NAME(store)(lane, v);
+    for (int l = 0; l < LANES; l++)
+        if (a->label[l] >= 0) out[a->label[l] * so + l] = lane[l];
 }
 
 /* The gradients of rows from their exps, which they replace. */
-static void NAME(gradients_grid)(REAL *e, ptrdiff_t se, Grid g, const NAME(AtLabel) *a, const V *max,
+static void NAME(gradients_grid)(REAL *e, ptrdiff_t se, const Grid *g, const NAME(AtLabel) *a, const V *max,
                                  const NAME(Summary) *r, const Target *t) {
     const REAL *everywhere = t->everywhere, total = t->total, scale = t->scale;
     V dx_label[MOST_VECTORS], zero = NAME(splat)(0);
     NAME(Ratio) q[MOST_VECTORS];
+    int ignored = 0;
     EACH_VECTOR {
-        V y_label = NAME(times)(NAME(pick)(e + w * LANES, se, a[w].label), r[w].inverse);
+        V y_label = NAME(times)(NAME(at)(e + w * LANES, se, a[w].label), r[w].inverse);
         V one_minus = NAME(times)(r[w].rest / UNBIAS, r[w].inverse);
-        one_minus = NAME(select)(a[w].x == max[w], one_minus, 1 - y_label);
+        one_minus = NAME(select)(NAME(equal)(a[w].x, max[w]), one_minus, 1 - y_label);
         dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
         q[w] = NAME(multiple)(scale * (a[w].at + total), r[w].inverse);
+        ignored |= NAME(any)(a[w].ignored);
     }
-    for (ptrdiff_t j = 0; j < g.lines; j++)
+    ON(g, times_all)(e, se, e, se, g, q);
+    for (ptrdiff_t j = 0; (ignored || everywhere) && j < g->lines; j++)
         EACH_VECTOR {
-            ptrdiff_t left = g.lanes - w * LANES;
+            ptrdiff_t left = g->lanes - w * LANES;
             REAL *p = e + j * se + w * LANES;
-            V dx = NAME(times)(NAME(load_part)(p, left, zero), q[w]);
+            V dx = NAME(load_part)(p, left, zero);
             if (everywhere) dx -= scale * everywhere[j];
-            dx = NAME(select)(a[w].label == (INT)j, dx_label[w], dx);
-            NAME(store_part)(p, left, NAME(select)(a[w].label < 0, zero, dx));
+            NAME(store_part)(p, left, NAME(select)(a[w].ignored, zero, dx));
         }
+    EACH_VECTOR NAME(put)(e + w * LANES, se, &a[w], dx_label[w]);
 }
 
 /* One loss for each of `count` rows; and the gradients into `out` unless that is NULL. Ignored rows have neither. */
-static void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, REAL *losses, Grid g,
+static void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, REAL *losses, const Grid *g,
                                      const ptrdiff_t *labels, ptrdiff_t count, const Target *t, NAME(Ahead) ahead) {
     V max[MOST_VECTORS], spread[MOST_VECTORS], zero = NAME(splat)(0);
     NAME(AtLabel) a[MOST_VECTORS];
@@ -221,20 +240,21 @@ static void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptr
     ON(g, max_of)(x, sx, g, max);
     EACH_VECTOR {
         max[w] = NAME(nan_unless_finite)(max[w]);
-        a[w] = NAME(labels_of)(labels + w * LANES, count - w * LANES, t, x + w * LANES, sx);
+        NAME(look_up)(&a[w], labels + w * LANES, count - w * LANES, t, x + w * LANES, sx);
     }
     if (t->everywhere) NAME(spread_grid)(x, sx, g, max, t->everywhere, spread);
     NAME(grid_summary)(x, sx, out, so, g, max, ahead, r);
     EACH_VECTOR {
         V loss = a[w].at * ((max[w] - a[w].x) + r[w].log1p_rest);
         if (t->everywhere) loss += spread[w] + (REAL)t->total * r[w].log1p_rest;
-        NAME(store_part)(losses + w * LANES, count - w * LANES, NAME(select)(a[w].label < 0, zero, loss));
+        NAME(store_part)(losses + w * LANES, count - w * LANES, NAME(select)(a[w].ignored, zero, loss));
     }
     if (out) NAME(gradients_grid)(out, so, g, a, max, r, t);
 }
 
-/* Any op of kernels.h but the Jacobian (rows.h): on a row whose label is `label`, into `out` or the one value `result`; and on rows side by
- * side, `count` of them, into `out` or one result each. `next` is where more rows come from. */
+/* Any op of kernels.h but the Jacobian (rows.h): on a row whose label is `label`, into `out` or the one value
+ * `result`; and on rows side by side, `count` of them, into `out` or one result each. `next` is where more rows come
+ * from. */
 static void NAME(row)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL *result, ptrdiff_t n,
                       ptrdiff_t label, const Target *t) {
     switch (op) {
@@ -250,7 +270,7 @@ static void NAME(row)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL 
 }
 
 static void NAME(grid)(enum op op, const REAL *a, ptrdiff_t sa, const REAL *b, ptrdiff_t sb, REAL *out, ptrdiff_t so,
-                       REAL *results, Grid g, const ptrdiff_t *labels, ptrdiff_t count, const Target *t,
+                       REAL *results, const Grid *g, const ptrdiff_t *labels, ptrdiff_t count, const Target *t,
                        const REAL *next, const REAL *next_out) {
     NAME(Ahead) ahead = {next, next_out};
     switch (op) {

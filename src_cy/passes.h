@@ -1,54 +1,67 @@
-/* Passes over a grid: lines of vectors, line j of x at x + j * its stride, of three kinds.
+/* Passes over a grid: lines of vectors, line j of x at x + j * its stride, of four kinds.
  *
  * * ROW: one vector wide, without gaps. A row of n contiguous entries, the last line perhaps a short one: then the
  *   lanes of what a pass returns are still to be combined. Or rows side by side, one a lane, n lines.
  * * NARROW: rows side by side, up to a vector's lanes of them.
- * * WIDE: rows side by side, more of them, by WIDE vectors, where the dependent steps of one row fill the gaps of
- *   others'. Vector w of what a pass returns belongs to the rows of vector w of each line.
+ * * TALL: rows side by side, a tile of them: TILE vectors, whose dependent steps fill each other's gaps and whose
+ *   state stays in registers from line to line.
+ * * WIDE: rows side by side, more of them, line by line. Vector w of what a pass returns belongs to the rows of vector
+ *   w of each line.
  *
  * A row in a lane has the same bits in every kind. Results may take the place of inputs. */
 
-/* Most vectors a line: 4 KB, so that whole pages are passed over and one entry of the TLB serves 4 KB of them. */
-#define MOST_VECTORS (4096 / VECTOR_BYTES)
+/* Room for the vectors of a line, 4 KB of them: whole pages are passed over, and one entry of the TLB serves each. And
+ * 5 more: arrays of them 4 KB apart would be taken for one another by loads that look past stores. */
+#define MOST_VECTORS (4096 / VECTOR_BYTES + 5)
 #define EACH_VECTOR for (int w = 0; w < NAME(vectors)(g); w++)
+#define EACH_STATE for (int w = 0; w < (kind == WIDE ? NAME(vectors)(g) : wide); w++)
 
-INLINE int NAME(vectors)(Grid g) {
-    return g.kind == WIDE ? (int)((g.lanes + WIDE * LANES - 1) / (WIDE * LANES) * WIDE) : 1;
+INLINE int NAME(vectors)(const Grid *g) {
+    return g->kind == WIDE ? (int)((g->lanes + TILE * LANES - 1) / (TILE * LANES) * TILE) : WIDTH(g->kind);
 }
 
-INLINE Grid NAME(row_grid)(ptrdiff_t n) { return (Grid){n / LANES, LANES, n % LANES, ROW}; }
+#define ROW_GRID(n) (&(const Grid){(n) / LANES, LANES, (n) % LANES, ROW})
 
 /* A pass, written once as a loop, compiled for each kind of grid; ON chooses. Not inlined: that would double the
  * time to compile. */
 #define ON_EACH_KIND(name, loop, parameters, ...)                                                          \
     PASS void NAME(name##_row) parameters { NAME(loop)(__VA_ARGS__, ROW); }                                \
     PASS void NAME(name##_narrow) parameters { NAME(loop)(__VA_ARGS__, NARROW); }                          \
+    PASS void NAME(name##_tall) parameters { NAME(loop)(__VA_ARGS__, TALL); }                              \
     PASS void NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }
-#define ON(g, name) ((g).kind == ROW ? NAME(name##_row) : (g).kind == NARROW ? NAME(name##_narrow) : NAME(name##_wide))
+#define ON(g, name)                                                                                        \
+    ((g)->kind == ROW      ? NAME(name##_row)                                                              \
+     : (g)->kind == NARROW ? NAME(name##_narrow)                                                           \
+     : (g)->kind == TALL   ? NAME(name##_tall)                                                             \
+                          : NAME(name##_wide))
 
 /* Run BODY(height, left) on tiles of `height` lines by `wide` vectors, at line j and entry c of it, where so many
  * entries are left of the line: all that the vectors hold, which the compiler sees, or fewer. The lines go in
  * pairs in every kind. */
 #define TILES(BODY)                                                                                        \
     ptrdiff_t j = 0, c = 0;                                                                                \
-    const ptrdiff_t full = kind == ROW ? LANES : g.lanes;                                                  \
+    const ptrdiff_t lines = g->lines, lanes = g->lanes, full = kind == ROW ? LANES : lanes;                \
     if (wide == 1) {                                                                                       \
-        for (; g.lines - j >= GROUP; j += GROUP) BODY(GROUP, full)                                         \
-        for (; g.lines - j >= 4; j += 4) BODY(4, full)                                                     \
-        for (; g.lines - j >= 2; j += 2) BODY(2, full)                                                     \
-        if (j < g.lines) {                                                                                 \
+        for (; lines - j >= GROUP; j += GROUP) BODY(GROUP, full)                                           \
+        for (; lines - j >= 4; j += 4) BODY(4, full)                                                       \
+        for (; lines - j >= 2; j += 2) BODY(2, full)                                                       \
+        if (j < lines) {                                                                                   \
             BODY(1, full)                                                                                  \
             j++;                                                                                           \
         }                                                                                                  \
-        if (g.tail) BODY(1, g.tail)                                                                        \
+        if (g->tail) BODY(1, g->tail)                                                                      \
     } else {                                                                                               \
-        for (; g.lines - j >= GROUP / WIDE; j += GROUP / WIDE) ACROSS(BODY, GROUP / WIDE)                  \
-        if (j < g.lines) ACROSS(BODY, 1)                                                                   \
+        for (; lines - j >= GROUP / TILE; j += GROUP / TILE) ACROSS(BODY, GROUP / TILE)                    \
+        if (j < lines) ACROSS(BODY, 1)                                                                     \
     }
 #define ACROSS(BODY, height)                                                                               \
     {                                                                                                      \
-        for (c = 0; g.lanes - c >= WIDE * LANES; c += WIDE * LANES) BODY(height, WIDE * LANES)             \
-        if (c < g.lanes) BODY(height, g.lanes - c)                                                         \
+        if (kind == TALL) {                                                                                \
+            BODY(height, TILE * LANES)                                                                     \
+        } else {                                                                                           \
+            for (c = 0; lanes - c >= TILE * LANES; c += TILE * LANES) BODY(height, TILE * LANES)           \
+            if (c < lanes) BODY(height, lanes - c)                                                         \
+        }                                                                                                  \
     }
 
 /* A tile's `count` vectors, `fill` beyond the entries that are left; and back. */
@@ -70,32 +83,32 @@ INLINE void NAME(store_tile)(REAL *p, ptrdiff_t stride, int count, int wide, ptr
 /* Within BODY: its vectors, the entries of an array at the tile, and the state of its vector i. */
 #define COUNT(height) ((height) * wide)
 #define STRIDE(s) (kind == ROW ? LANES : (s))
-#define LOAD(a, p, s, height, left, fill)                                                                 \
+#define LOAD(a, p, s, height, left, fill)                                                                  \
     NAME(load_tile)(a, (p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, left, fill)
-#define STORE(p, s, height, left, a)                                                                      \
+#define STORE(p, s, height, left, a)                                                                       \
     NAME(store_tile)((p) + j * STRIDE(s) + c, STRIDE(s), COUNT(height), wide, left, a)
 #define OF(i) (c / LANES + (i) % wide)
 
 /* Lane maxima; NaN is passed over and comes back through exp. */
-INLINE void NAME(max_loop)(const REAL *x, ptrdiff_t sx, Grid g, V *max, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+INLINE void NAME(max_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, V *max, const int kind) {
+    const int wide = WIDTH(kind);
     V m[GROUP], a[GROUP];
     for (int i = 0; i < GROUP; i++) m[i] = NAME(splat)(-INFINITY);
-    EACH_VECTOR max[w] = m[0];
-#define BODY(height, left)                                                                                \
+    if (kind == WIDE) EACH_STATE max[w] = m[0];
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(a, x, sx, height, left, -INFINITY);                                                          \
-        for (int i = 0; wide == 1 && i < height; i++) m[i] = NAME(max)(a[i], m[i]);                        \
-        for (int i = 0; wide > 1 && i < COUNT(height); i++) max[OF(i)] = NAME(max)(a[i], max[OF(i)]);      \
+        LOAD(a, x, sx, height, left, -INFINITY);                                                           \
+        for (int i = 0; kind != WIDE && i < COUNT(height); i++) m[i] = NAME(max)(a[i], m[i]);              \
+        for (int i = 0; kind == WIDE && i < COUNT(height); i++) max[OF(i)] = NAME(max)(a[i], max[OF(i)]);  \
     }
     TILES(BODY)
 #undef BODY
-    if (wide > 1) return;
-    for (int width = GROUP / 2; width; width /= 2)
+    if (kind == WIDE) return;
+    for (int width = GROUP / 2; width >= wide; width /= 2)
         for (int i = 0; i < width; i++) m[i] = NAME(max)(m[i], m[i + width]);
-    max[0] = m[0];
+    EACH_STATE max[w] = m[w];
 }
-ON_EACH_KIND(max_of, max_loop, (const REAL *x, ptrdiff_t sx, Grid g, V *max), x, sx, g, max)
+ON_EACH_KIND(max_of, max_loop, (const REAL *x, ptrdiff_t sx, const Grid *g, V *max), x, sx, g, max)
 
 /* Where this pass prefetches: what comes after it is brought in while it keeps the vector units busy, so that
  * memory is read beside the exps, not between them. For grids without gaps; NULL brings nothing. */
@@ -116,28 +129,30 @@ typedef struct {
 } NAME(Sum);
 
 /* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With OTHERS, maxima are left out. */
-INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,
+INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s,
                             NAME(Ahead) ahead, NAME(Sum) *sums, int how, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+    const int wide = WIDTH(kind);
     /* The sum of all is at least 2**BIAS, so it may start from more than any pair of terms. */
-    const V start = NAME(splat)(how & OTHERS ? 0 : 4 / UNBIAS), one = NAME(splat)(1 / UNBIAS);
-    NAME(Sum) only, *sum = wide == 1 ? &only : sums; /* in registers where there is but one */
+    const V start = NAME(splat)(how & OTHERS ? 0 : 4 / UNBIAS), unit = NAME(splat)(1 / UNBIAS), zero = NAME(splat)(0);
+    /* In registers where they are few. GCC spills more where one sum is an element of an array: 0.88 -> 1.02 ms for
+     * (1000, 1000) float32 at AVX2. */
+    NAME(Sum) one, few[TILE], *sum = kind == WIDE ? sums : wide == 1 ? &one : few;
     V a[GROUP];
-    EACH_VECTOR sum[w] = (NAME(Sum)){.hi = start};
-#define BODY(height, left)                                                                                \
+    EACH_STATE sum[w] = (NAME(Sum)){start, zero, (NAME(bits))zero};
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(a, x, sx, height, left, -INFINITY);                                                          \
+        LOAD(a, x, sx, height, left, -INFINITY);                                                           \
         LOOK_AHEAD(ahead.x, height);                                                                       \
         LOOK_AHEAD(ahead.out, height);                                                                     \
         NAME(exp_biased)(a, COUNT(height), s + c / LANES, wide, how);                                      \
-        if (e) STORE(e, se, height, left, a);                                                             \
-        for (int i = 0; how & OTHERS && i < COUNT(height); i++)                                              \
-            a[i] = NAME(leave_out)(a[i], one, &sum[OF(i)].maxima);                                         \
+        if (e) STORE(e, se, height, left, a);                                                              \
+        for (int i = 0; how & OTHERS && i < COUNT(height); i++)                                            \
+            a[i] = NAME(leave_out)(a[i], unit, &sum[OF(i)].maxima);                                        \
         for (int i = 0; i < COUNT(height); i += 2 * wide) /* pairs of lines: one rounding first */         \
             for (int k = i; k < i + wide; k++) {                                                           \
                 NAME(Sum) *of = &sum[OF(k)];                                                               \
                 V pair = k + wide < COUNT(height) ? a[k] + a[k + wide] : a[k];                             \
-                if (how & OTHERS)                                                                            \
+                if (how & OTHERS)                                                                          \
                     NAME(add_exactly)(&of->hi, &of->lo, pair);                                             \
                 else                                                                                       \
                     NAME(add_smaller)(&of->hi, &of->lo, pair);                                             \
@@ -145,13 +160,13 @@ INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, 
     }
     TILES(BODY)
 #undef BODY
-    EACH_VECTOR sum[w].hi -= start;
-    if (wide == 1) sums[0] = only;
+    EACH_STATE sum[w].hi -= start;
+    if (kind != WIDE) EACH_STATE sums[w] = sum[w];
 }
 
 #define EXPS(name, how)                                                                                    \
-    ON_EACH_KIND(name, exps_loop,                                                                        \
-                   (const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,      \
+    ON_EACH_KIND(name, exps_loop,                                                                          \
+                   (const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s, \
                     NAME(Ahead) ahead, NAME(Sum) *sums),                                                   \
                    x, sx, e, se, g, s, ahead, sums, how)
 EXPS(exps, SHIFTED)
@@ -160,9 +175,9 @@ EXPS(exps_others, SHIFTED | OTHERS)
 EXPS(exps_others_mixed, SHIFTED | OTHERS | MIXED)
 
 /* The same, large shifts or not. */
-INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Grid g, const NAME(Shift) *s,
+INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s,
                           NAME(Ahead) ahead, NAME(Sum) *sums, int others) {
-    NAME(bits) large = {0};
+    NAME(mask) large = s[0].large;
     EACH_VECTOR large |= s[w].large;
     int mixed = NAME(any)(large);
     if (others)
@@ -172,42 +187,42 @@ INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, Gr
 }
 
 /* out = e * q */
-INLINE void NAME(times_loop)(const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t so, Grid g, const NAME(Ratio) *q,
+INLINE void NAME(times_loop)(const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t so, const Grid *g, const NAME(Ratio) *q,
                              const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+    const int wide = WIDTH(kind);
     V v[GROUP];
-#define BODY(height, left)                                                                                \
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(v, e, se, height, left, 0);                                                                  \
+        LOAD(v, e, se, height, left, 0);                                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] = NAME(times)(v[i], q[OF(i)]);                        \
-        STORE(out, so, height, left, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                   \
     }
     TILES(BODY)
 #undef BODY
 }
 ON_EACH_KIND(times_all, times_loop,
-               (const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t so, Grid g, const NAME(Ratio) *q), e, se, out, so, g,
-               q)
+               (const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t so, const Grid *g, const NAME(Ratio) *q),
+               e, se, out, so, g, q)
 
 /* out = (x - a) - b */
-INLINE void NAME(subtract_loop)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, const V *a, const V *b,
-                                const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+INLINE void NAME(subtract_loop)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, const Grid *g, const V *a,
+                                const V *b, const int kind) {
+    const int wide = WIDTH(kind);
     V v[GROUP];
-#define BODY(height, left)                                                                                \
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(v, x, sx, height, left, 0);                                                                  \
+        LOAD(v, x, sx, height, left, 0);                                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] = (v[i] - a[OF(i)]) - b[OF(i)];                       \
-        STORE(out, so, height, left, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                   \
     }
     TILES(BODY)
 #undef BODY
 }
 ON_EACH_KIND(subtract_all, subtract_loop,
-               (const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, Grid g, const V *a, const V *b), x, sx, out, so,
-               g, a, b)
+               (const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, const Grid *g, const V *a, const V *b),
+               x, sx, out, so, g, a, b)
 
-/* Lane sums as unevaluated pairs. */
+/* Lane sums as unevaluated pairs. (Set field by field: of arrays of them GCC makes a `rep stos` of 30 cycles.) */
 typedef struct {
     V hi, lo;
 } NAME(Pair);
@@ -225,24 +240,25 @@ typedef struct {
     V y_max, at_max, most, least;
 } NAME(Extremes);
 
-INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g,
+INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g,
                               const REAL *next_out, NAME(Extremes) *all, NAME(Pair) *dots, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
-    NAME(Extremes) only, *ends = wide == 1 ? &only : all;
-    NAME(Pair) only_dot, *dot = wide == 1 ? &only_dot : dots;
+    const int wide = WIDTH(kind);
+    NAME(Extremes) few[TILE], *ends = kind == WIDE ? all : few;
+    NAME(Pair) few_dots[TILE], *dot = kind == WIDE ? dots : few_dots;
     V a[GROUP], b[GROUP];
-    EACH_VECTOR {
-        const V lowest = NAME(splat)(-INFINITY);
-        ends[w] = (NAME(Extremes)){.y_max = lowest, .most = lowest, .least = -lowest};
-        dot[w] = (NAME(Pair)){0};
+    EACH_STATE {
+        ends[w].y_max = ends[w].most = NAME(splat)(-INFINITY);
+        ends[w].least = NAME(splat)(INFINITY);
+        ends[w].at_max = dot[w].hi = dot[w].lo = NAME(splat)(0);
     }
-#define BODY(height, left)                                                                                \
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(a, y, sy, height, left, 0);                                                                  \
-        LOAD(b, ct, sc, height, left, ct[0]);                                                             \
+        LOAD(a, y, sy, height, left, 0);                                                                   \
+        LOAD(b, ct, sc, height, left, ct[0]);                                                              \
         LOOK_AHEAD(next_out, height);                                                                      \
         for (int i = 0; i < COUNT(height); i++) {                                                          \
             NAME(Extremes) *of = &ends[OF(i)];                                                             \
+            of->at_max = NAME(select)(NAME(greater)(a[i], of->y_max), b[i], of->at_max);                   \
             of->y_max = NAME(max)(a[i], of->y_max);                                                        \
             of->most = NAME(max)(b[i], of->most);                                                          \
             of->least = NAME(min)(b[i], of->least);                                                        \
@@ -252,118 +268,120 @@ INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdi
     }
     TILES(BODY)
 #undef BODY
-    if (wide > 1) return;
-    all[0] = only;
-    dots[0] = only_dot;
+    if (kind != WIDE) EACH_STATE {
+        all[w] = few[w];
+        dots[w] = few_dots[w];
+    }
 }
 ON_EACH_KIND(survey_of, survey_loop,
-               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, const REAL *next_out,
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const REAL *next_out,
                 NAME(Extremes) *all, NAME(Pair) *dots),
                y, sy, ct, sc, g, next_out, all, dots)
 
 /* Lane sums of y * (cotangent - centre). */
-INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, const V *centre,
+INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const V *centre,
                            NAME(Pair) *dots, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
-    NAME(Pair) only, *dot = wide == 1 ? &only : dots;
+    const int wide = WIDTH(kind);
+    NAME(Pair) few[TILE], *dot = kind == WIDE ? dots : few;
     V u[GROUP], v[GROUP];
-    EACH_VECTOR dot[w] = (NAME(Pair)){0};
-#define BODY(height, left)                                                                                \
+    EACH_STATE dot[w].hi = dot[w].lo = NAME(splat)(0);
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(u, y, sy, height, left, 0);                                                                  \
-        LOAD(v, ct, sc, height, left, centre[0][0]);                                                      \
+        LOAD(u, y, sy, height, left, 0);                                                                   \
+        LOAD(v, ct, sc, height, left, centre[0][0]);                                                       \
         for (int i = 0; i < COUNT(height); i++) u[i] *= v[i] - centre[OF(i)];                              \
         NAME(add_tile)(dot + c / LANES, u, COUNT(height), wide);                                           \
     }
     TILES(BODY)
 #undef BODY
-    if (wide == 1) dots[0] = only;
+    if (kind != WIDE) EACH_STATE dots[w] = few[w];
 }
 ON_EACH_KIND(dot_of, dot_loop,
-               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, Grid g, const V *centre, NAME(Pair) *dots),
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const V *centre,
+                NAME(Pair) *dots),
                y, sy, ct, sc, g, centre, dots)
 
 /* out = y * ((cotangent - centre) - dot) */
-INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, Grid g,
-                           const V *centre, const V *dot, NAME(Ahead) ahead, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
+                           const Grid *g, const V *centre, const V *dot, NAME(Ahead) ahead, const int kind) {
+    const int wide = WIDTH(kind);
     V u[GROUP], v[GROUP];
-#define BODY(height, left)                                                                                \
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(u, y, sy, height, left, 0);                                                                  \
-        LOAD(v, ct, sc, height, left, 0);                                                                 \
+        LOAD(u, y, sy, height, left, 0);                                                                   \
+        LOAD(v, ct, sc, height, left, 0);                                                                  \
         LOOK_AHEAD(ahead.x, height);                                                                       \
         LOOK_AHEAD(ahead.out, height);                                                                     \
         for (int i = 0; i < COUNT(height); i++) v[i] = u[i] * ((v[i] - centre[OF(i)]) - dot[OF(i)]);       \
-        STORE(out, so, height, left, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                   \
     }
     TILES(BODY)
 #undef BODY
 }
 ON_EACH_KIND(vjp_all, vjp_loop,
-               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, Grid g,
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, const Grid *g,
                 const V *centre, const V *dot, NAME(Ahead) ahead),
                y, sy, ct, sc, out, so, g, centre, dot, ahead)
 
 /* Lane sums of x. */
-INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, Grid g, NAME(Pair) *sums, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
-    NAME(Pair) only, *sum = wide == 1 ? &only : sums;
+INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Pair) *sums, const int kind) {
+    const int wide = WIDTH(kind);
+    NAME(Pair) few[TILE], *sum = kind == WIDE ? sums : few;
     V a[GROUP];
-    EACH_VECTOR sum[w] = (NAME(Pair)){0};
-#define BODY(height, left)                                                                                \
+    EACH_STATE sum[w].hi = sum[w].lo = NAME(splat)(0);
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(a, x, sx, height, left, 0);                                                                  \
+        LOAD(a, x, sx, height, left, 0);                                                                   \
         NAME(add_tile)(sum + c / LANES, a, COUNT(height), wide);                                           \
     }
     TILES(BODY)
 #undef BODY
-    if (wide == 1) sums[0] = only;
+    if (kind != WIDE) EACH_STATE sums[w] = sum[w];
 }
-ON_EACH_KIND(sum_of, sum_loop, (const REAL *x, ptrdiff_t sx, Grid g, NAME(Pair) *sums), x, sx, g, sums)
+ON_EACH_KIND(sum_of, sum_loop, (const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Pair) *sums), x, sx, g, sums)
 
 /* out = cotangent - exp(logy) * total */
 INLINE void NAME(log_vjp_loop)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
-                               Grid g, const V *total, const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+                               const Grid *g, const V *total, const int kind) {
+    const int wide = WIDTH(kind);
     const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
     V y[GROUP], v[GROUP];
-#define BODY(height, left)                                                                                \
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(y, logy, sy, height, left, 0);                                                               \
-        LOAD(v, ct, sc, height, left, 0);                                                                 \
+        LOAD(y, logy, sy, height, left, 0);                                                                \
+        LOAD(v, ct, sc, height, left, 0);                                                                  \
         NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] -= y[i] * UNBIAS * total[OF(i)];                      \
-        STORE(out, so, height, left, v);                                                                  \
+        STORE(out, so, height, left, v);                                                                   \
     }
     TILES(BODY)
 #undef BODY
 }
 ON_EACH_KIND(log_vjp_all, log_vjp_loop,
-               (const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, Grid g,
+               (const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, const Grid *g,
                 const V *total),
                logy, sy, ct, sc, out, so, g, total)
 
 /* Lane sums of exp(logy) * t. */
-INLINE void NAME(exp_dot_loop)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, Grid g, NAME(Pair) *dots,
-                               const int kind) {
-    const int wide = kind == ROW ? 1 : kind;
+INLINE void NAME(exp_dot_loop)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, const Grid *g,
+                               NAME(Pair) *dots, const int kind) {
+    const int wide = WIDTH(kind);
     const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
-    NAME(Pair) only, *dot = wide == 1 ? &only : dots;
+    NAME(Pair) few[TILE], *dot = kind == WIDE ? dots : few;
     V y[GROUP], v[GROUP];
-    EACH_VECTOR dot[w] = (NAME(Pair)){0};
-#define BODY(height, left)                                                                                \
+    EACH_STATE dot[w].hi = dot[w].lo = NAME(splat)(0);
+#define BODY(height, left)                                                                                 \
     {                                                                                                      \
-        LOAD(y, logy, sy, height, left, 0);                                                               \
-        LOAD(v, t, st, height, left, 0);                                                                  \
+        LOAD(y, logy, sy, height, left, 0);                                                                \
+        LOAD(v, t, st, height, left, 0);                                                                   \
         NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] *= y[i] * UNBIAS;                                     \
         NAME(add_tile)(dot + c / LANES, v, COUNT(height), wide);                                           \
     }
     TILES(BODY)
 #undef BODY
-    if (wide == 1) dots[0] = only;
+    if (kind != WIDE) EACH_STATE dots[w] = few[w];
 }
 ON_EACH_KIND(exp_dot_of, exp_dot_loop,
-               (const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, Grid g, NAME(Pair) *dots), logy, sy, t, st,
-               g, dots)
+               (const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, const Grid *g, NAME(Pair) *dots),
+               logy, sy, t, st, g, dots)

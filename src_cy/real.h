@@ -20,14 +20,14 @@ INLINE void NAME(store)(REAL *p, V v) { memcpy(p, &v, sizeof v); }
  * the difference is exact. `fine` is coarse - max; `lowest` bounds x where exp vanishes anyway. */
 typedef struct {
     V coarse, fine, lowest;
-    NAME(bits) large;
+    NAME(mask) large;
 } NAME(Shift);
 
 INLINE NAME(Shift) NAME(shift_by)(V max) {
     const V rounder = NAME(splat)(COARSE_ROUNDER), limit = NAME(splat)(LARGE);
     NAME(Shift) s;
     V rounded = (max + rounder) - rounder;
-    s.large = (max > limit) | (max < -limit);
+    s.large = NAME(greater)(max, limit) | NAME(less)(max, -limit);
     s.coarse = NAME(select)(s.large, max, rounded);
     s.fine = s.coarse - max;
     s.lowest = NAME(select)(s.large, NAME(splat)(-INFINITY), s.coarse - NAME(splat)(VANISHES));
@@ -90,7 +90,7 @@ INLINE void NAME(add_smaller)(V *hi, V *lo, V a) {
     *hi = s;
 }
 
-/* 1 - a * b, where a is 1 / b rounded: exact. */
+/* 1 - a * b, where a is nearly 1 / b: exact, or nearly so. */
 INLINE V NAME(residual)(V a, V b) {
 #if HAS_FMA
     return NAME(fma)(-a, b, NAME(splat)(1));
@@ -107,7 +107,7 @@ typedef struct {
 } NAME(Ratio);
 
 INLINE NAME(Ratio) NAME(inverse)(V hi, V lo) {
-    V inverse = 1 / hi;
+    V inverse = NAME(reciprocal)(hi);
     return (NAME(Ratio)){inverse, inverse * (NAME(residual)(inverse, hi) - inverse * lo)};
 }
 
@@ -121,18 +121,18 @@ INLINE V NAME(times)(V a, NAME(Ratio) q) { return NAME(fma)(a, q.hi, a * q.lo); 
 /* log(1 + s) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `inverse` is 1 / (1 + s). */
 INLINE V NAME(log1p)(V s, V inverse) {
     typedef NAME(bits) Bits;
-    const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0);
+    const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0), one = NAME(splat)(1);
     V u = 1 + s;
     Bits shifted = (Bits)u - SQRT_HALF_BITS;
     Bits exponent = shifted >> MANTISSA_BITS;
     V k = (V)((Bits)magic + exponent) - magic;
     V f = (V)((Bits)u - (exponent << MANTISSA_BITS)) - 1;
-    V lost = NAME(select)(s > 1, 1 - (u - s), s - (u - 1)) * inverse;
-    Bits near_one = exponent == 0;
+    V lost = NAME(select)(NAME(greater)(s, one), 1 - (u - s), s - (u - 1)) * inverse;
+    NAME(mask) near_one = NAME(equal)(k, zero);
     f = NAME(select)(near_one, s, f);
     lost = NAME(select)(near_one, zero, lost);
-    V half = f * f / 2, z = f / (2 + f), w = z * z;
+    V half = f * f / 2, z = f * NAME(reciprocal)(2 + f), w = z * z;
     V r = w * LOG_POLYNOMIAL(w);
     V log = (z * (half + r) + (k * LOG2_LOW + lost)) - half + f + k * LOG2_HIGH;
-    return NAME(select)(s < MAX_REAL, log, s); /* inf and NaN */
+    return NAME(select)(NAME(less)(s, NAME(splat)(MAX_REAL)), log, s); /* inf and NaN */
 }

@@ -33,12 +33,12 @@ INLINE const REAL *NAME(next)(const REAL *row, ptrdiff_t n) {
 /* The maximum of a row in every lane, NaN passed over. */
 INLINE V NAME(row_max)(const REAL *x, ptrdiff_t n) {
     V max;
-    NAME(max_of_row)(x, LANES, NAME(row_grid)(n), &max);
+    NAME(max_of_row)(x, LANES, ROW_GRID(n), &max);
     return NAME(splat)(NAME(max_lane)(max));
 }
 
 static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
-    Grid g = NAME(row_grid)(n);
+    const Grid *g = ROW_GRID(n);
     V max = NAME(row_max)(x, n);
     if (!isfinite(max[0])) {
         NAME(fill)(out, n, NAN);
@@ -71,7 +71,7 @@ static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, V ma
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
     NAME(Ahead) ahead = {NAME(next)(x, n), next_out};
-    NAME(exps_of)(x, LANES, e, LANES, NAME(row_grid)(n), &s, ahead, &sum, 1);
+    NAME(exps_of)(x, LANES, e, LANES, ROW_GRID(n), &s, ahead, &sum, 1);
     NAME(add_lanes)(&sum.hi, &sum.lo);
     return NAME(summary)(max, sum, NAME(splat)(NAME(count_lanes)(sum.maxima)));
 }
@@ -84,7 +84,7 @@ static void NAME(log_softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     }
     NAME(Summary) r = NAME(row_summary)(x, NULL, n, max, out);
     /* log y_j = (x_j - max) - log(1 + rest) */
-    NAME(subtract_all_row)(x, LANES, out, LANES, NAME(row_grid)(n), &r.max, &r.log1p_rest);
+    NAME(subtract_all_row)(x, LANES, out, LANES, ROW_GRID(n), &r.max, &r.log1p_rest);
 }
 
 static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
@@ -98,17 +98,17 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
     if (max[0] > -1 && max[0] < 1) return max[0] + NAME(row_summary)(x, NULL, n, max, NULL).log1p_rest[0];
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
-    NAME(exps_of)(x, LANES, NULL, 0, NAME(row_grid)(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0);
+    NAME(exps_of)(x, LANES, NULL, 0, ROW_GRID(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0);
     NAME(add_lanes)(&sum.hi, &sum.lo);
     V rest = (sum.hi * UNBIAS - 1) + sum.lo * UNBIAS;
-    return max[0] + NAME(log1p)(rest, 1 / UNBIAS / sum.hi)[0];
+    return max[0] + NAME(log1p)(rest, NAME(reciprocal)(sum.hi * UNBIAS))[0];
 }
 
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the
  * digits of a saturated row; else the value nearest 0 between the extremes of g, which is g if g is constant.
  * Mostly that is 0, and the sum is known from the look at the extremes. */
 static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrdiff_t n) {
-    Grid g = NAME(row_grid)(n);
+    const Grid *g = ROW_GRID(n);
     NAME(Extremes) ends;
     NAME(Pair) sum;
     NAME(survey_of_row)(y, LANES, ct, LANES, g, out, &ends, &sum);
@@ -125,7 +125,7 @@ static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrd
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
 static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *ct, REAL *out, ptrdiff_t n) {
-    Grid g = NAME(row_grid)(n);
+    const Grid *g = ROW_GRID(n);
     NAME(Pair) sum;
     NAME(sum_of_row)(ct, LANES, g, &sum);
     V total = NAME(all_lanes)(sum);
@@ -134,7 +134,7 @@ static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *ct, REAL *ou
 
 /* d(log y)_i = t_i - sum_j exp(logy_j) * t_j */
 static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out, ptrdiff_t n) {
-    Grid g = NAME(row_grid)(n);
+    const Grid *g = ROW_GRID(n);
     NAME(Pair) sum;
     NAME(exp_dot_of_row)(logy, LANES, t, LANES, g, &sum);
     V dot = NAME(all_lanes)(sum), zero = NAME(splat)(0);
@@ -144,8 +144,8 @@ static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out
 /* The sum of all entries but the one at k. */
 INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
     NAME(Pair) before, after;
-    NAME(sum_of_row)(y, LANES, NAME(row_grid)(k), &before);
-    NAME(sum_of_row)(y + k + 1, LANES, NAME(row_grid)(n - k - 1), &after);
+    NAME(sum_of_row)(y, LANES, ROW_GRID(k), &before);
+    NAME(sum_of_row)(y + k + 1, LANES, ROW_GRID(n - k - 1), &after);
     NAME(add_exactly)(&before.hi, &before.lo, after.hi);
     before.lo += after.lo;
     return NAME(all_lanes)(before)[0];
@@ -160,21 +160,22 @@ INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
 /* J_ij = y_i * ((i == j) - y_j) of rows that are `wide` vectors; 1 - y_i of a dominant entry is the sum of the
  * others, as a tree. */
 INLINE void NAME(short_jacobians)(const REAL *y, REAL *out, ptrdiff_t rows, ptrdiff_t n, const int wide) {
-    const V zero = NAME(splat)(0);
+    const V zero = NAME(splat)(0), half = NAME(splat)((REAL)0.5);
     for (; rows; rows--, y += n, out += n * n) {
         V v[SHORT_MATRIX], diagonal[SHORT_MATRIX], others = zero;
         for (int w = 0; w < wide; w++) {
             v[w] = NAME(load_part)(y + w * LANES, n - w * LANES, zero);
-            others += NAME(select)(v[w] > (REAL)0.5, zero, v[w]);
+            others += NAME(select)(NAME(greater)(v[w], half), zero, v[w]);
         }
         for (int distance = LANES / 2; distance; distance /= 2) others += NAME(partners)(others, distance);
-        for (int w = 0; w < wide; w++) diagonal[w] = v[w] * NAME(select)(v[w] > (REAL)0.5, others, 1 - v[w]);
+        for (int w = 0; w < wide; w++)
+            diagonal[w] = v[w] * NAME(select)(NAME(greater)(v[w], half), others, 1 - v[w]);
 #pragma GCC unroll 16 /* then the lanes of the diagonal are constants: 20 -> 14 us for (1000, 5) at v3 */
         for (int i = 0; i < wide * LANES; i++) {
             if (i >= n) break;
             for (int w = 0; w < wide; w++) {
                 REAL *at = out + i * n + w * LANES;
-                NAME(bits) here = NAME(lane_index)() == (INT)(i - w * LANES);
+                NAME(mask) here = NAME(only_lane)(i - w * LANES);
                 __builtin_prefetch(at + STORES_AHEAD, 1);
                 NAME(store_part)(at, n - w * LANES, NAME(select)(here, diagonal[w], -y[i] * v[w]));
             }
@@ -218,7 +219,7 @@ INLINE REAL NAME(at_label)(const Target *t, ptrdiff_t label) {
 /* sum_j everywhere[j] * (max - x_j) */
 INLINE REAL NAME(spread_row)(const REAL *x, ptrdiff_t n, V max, const REAL *everywhere) {
     NAME(Pair) sum;
-    NAME(dot_of_row)(everywhere, LANES, x, LANES, NAME(row_grid)(n), &max, &sum);
+    NAME(dot_of_row)(everywhere, LANES, x, LANES, ROW_GRID(n), &max, &sum);
     return -NAME(all_lanes)(sum)[0];
 }
 
@@ -243,7 +244,7 @@ static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdi
         REAL y_label = NAME(times)(NAME(splat)(out[label]), r.inverse)[0];
         REAL one_minus = x_label == max[0] ? NAME(times)(r.rest / UNBIAS, r.inverse)[0] : 1 - y_label;
         NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), r.inverse);
-        NAME(times_all_row)(out, LANES, out, LANES, NAME(row_grid)(n), &q);
+        NAME(times_all_row)(out, LANES, out, LANES, ROW_GRID(n), &q);
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
         out[label] = scale * ((total * y_label - (everywhere ? everywhere[label] : 0)) - at_label * one_minus);
     }

@@ -6,7 +6,9 @@
 #undef LANES
 #undef EACH
 #undef EACH_VECTOR
+#undef EACH_STATE
 #undef ON_EACH_KIND
+#undef ROW_GRID
 #undef ON
 #undef STRIDE
 #undef MOST_VECTORS
