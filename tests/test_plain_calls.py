@@ -65,11 +65,12 @@ def test_special_rows_are_silent(op, dtype):
 
 
 @pytest.mark.parametrize("op", oracle.TAKE_OUT)
-def test_out(op, dtype):
-    args = oracle.arguments(op, inputs.rng().normal(size=(4, 6)).astype(dtype))
-    expected = checks.as_tuple(_named(op, *args))
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_out(op, axis, dtype):
+    args = oracle.arguments(op, inputs.rng().normal(size=(4, 6, 5)).astype(dtype), axis)
+    expected = checks.as_tuple(_named(op, *args, axis=axis))
     out = checks.poisoned(expected[-1].shape, dtype)
-    results = checks.as_tuple(getattr(fs, op)(*args, out=out))
+    results = checks.as_tuple(getattr(fs, op)(*args, axis=axis, out=out))
     assert results[-1] is out
     checks.assert_same_bits(results, expected)
 
