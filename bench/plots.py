@@ -14,7 +14,8 @@ from bench.results_files import PEERS
 WIDTH = 4.6
 ROW = 0.36
 COLORS = {
-    "cython": "#b3261e",
+    "fastsoftmax": "#b3261e",
+    "cython": "#e58a84",
     "numba": "#e07b00",
     "numpy": "#7a5cc4",
     "numpy textbook": "#8a9099",
@@ -79,7 +80,7 @@ def floor(run):
     figure, axes = _rows(cells)
     for i, case in enumerate(cells):
         ours = run.ours(case)
-        reached = axes.barh(i, ours["GB/s"], height=0.34, color=COLORS["cython"], zorder=3)
+        reached = axes.barh(i, ours["GB/s"], height=0.34, color=COLORS["fastsoftmax"], zorder=3)
         reached.set_label("this library" if i == 0 else None)
         if limit := run.cells[str(case), 1].get("floor"):
             label = "copy, addition or fill" if i == 0 else None
@@ -97,7 +98,7 @@ def crossovers(sweep):
     figure, panels = plt.subplots(2, 1, figsize=(WIDTH, 6.4), layout="constrained", sharex=True)
     for axes, (dtype, curves) in zip(panels, sweep["curves"].items(), strict=True):
         for name, points in curves.items():
-            ours = name in sweep["backends"]
+            ours = name in sweep["ours"]
             style = {"lw": 2 if ours else 1, "ls": "-" if ours else "--", "color": COLORS.get(name)}
             axes.plot(*zip(*points, strict=True), label=name, **style)
         axes.set(xscale="log", yscale="log", title=f"softmax, {dtype}", ylabel="ns an element")
@@ -115,7 +116,7 @@ def history(runs, run):
     if not same:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
-    axes.plot(range(len(same)), [mean for _, mean in same], "o-", color=COLORS["cython"])
+    axes.plot(range(len(same)), [mean for _, mean in same], "o-", color=COLORS["fastsoftmax"])
     axes.set_xticks(range(len(same)), [f"{r.datetime[:10]}\n{r.commit}" for r, _ in same], fontsize=7)
     axes.set_ylim(0, 1.15 * max(1, *(mean for _, mean in same)))
     axes.set_ylabel("times as fast as the best peer")
