@@ -15,7 +15,7 @@ X86_LEVELS = ("v2", "v3", "v4")
 
 # -fno-math-errno and -fno-trapping-math change no result; nothing here may reassociate, assume finite values
 # or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native.
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-std=gnu11", "-pthread", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized"]
 
 
@@ -27,10 +27,11 @@ def extension(level, *flags):
         depends=["src_cy/kernels.pxi", "src_cy/front_door.pxi", *(f"src_cy/{h}.h" for h in HEADERS)],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=[*FLAGS, *flags],
+        extra_link_args=["-pthread"],
     )
 
 
-HEADERS = ("kernels", "lanes", "passes", "real", "rows", "simd", "undef")
+HEADERS = ("kernels", "lanes", "passes", "real", "rows", "simd", "undef", "pool")
 
 if platform.machine().lower() in ("x86_64", "amd64"):
     extensions = [extension(level, f"-march=x86-64-{level}") for level in X86_LEVELS]

@@ -2,7 +2,8 @@
 
 Blocks are rows of the canonical form, so each row is computed by one thread exactly as it would be
 alone: the bits do not depend on the thread count. The pool is made on first use and made anew in
-forked children; kernels release the GIL.
+forked children; kernels release the GIL. Kernels with a ``parallel`` twin share out their blocks themselves
+(the compiled ones by src_cy/pool.h).
 """
 
 import math
@@ -19,8 +20,7 @@ import numpy as np
 
 ENVIRONMENT = "FASTSOFTMAX_NUM_THREADS"
 
-# A second thread pays from about this many elements each: handing a block to the pool costs 15-25 us,
-# a compiled kernel takes 0.3-1 ns an element.
+# A second thread pays from about this many elements each: handing a block to the pool costs 60 us.
 ELEMENTS_PER_THREAD = 64 * 1024
 
 # A block takes at most some 50 ms, so that Ctrl-C is answered between two of them.

@@ -3,7 +3,7 @@
 The Python layer takes 14-30 us, more than the softmax of a (1000, 5) array, and 70 us where a large one has
 swept it out of the caches; this takes 0.6 us at (1, 10). The bits are the same: it runs the same kernel. What is not
 plain goes the long way: anything but C-contiguous native arrays, other arguments than one ``axis`` and ``out=``,
-wrong labels, several threads.
+wrong labels, a number of threads.
 """
 
 cdef extern from *:
@@ -16,8 +16,6 @@ cdef extern from *:
     object context_value(object variable)
 
 cdef enum:
-    ONE_THREAD = 128 * 1024 - 1  # elements that one thread takes in any case (fastsoftmax/_threads.py)
-    ONE_BLOCK = 16 * 1024 * 1024  # and that it takes in one go
     MOST_AXES = 30
 
 cdef bint doors_open = False
@@ -39,9 +37,9 @@ cdef dict OPS = {  # and the number of arrays each takes
 
 
 def set_front_doors(bint open_, context, threads):
-    """Open them while calls that name no backend run on these kernels.
+    """Open them while calls that name no backend run on these kernels, unless ``context`` holds another backend.
 
-    Unless ``context`` holds another backend; and for large arrays, unless ``threads()`` allows more than one.
+    ``threads()`` is how many threads large arrays may use.
     """
     global doors_open, doors_context, doors_threads
     doors_open, doors_context, doors_threads = open_, context, threads
@@ -116,8 +114,19 @@ cdef Call plain_call(op_t op, cnp.ndarray a, int axis, object out, object result
     c.s.n_stride, c.s.outer_stride = c.s.inner, c.s.n * c.s.inner
     c.s.outer = cnp.PyArray_SIZE(a) // c.s.outer_stride
     c.sb = c.so = c.s
+    if op == SOFTMAX_JACOBIAN:
+        c.so.outer_stride *= c.s.n
     c.results_stride = c.labels_stride = c.s.inner
     return c
+
+
+cdef int threads_for(const Call* c) except -1:
+    """One for each full share of the elements, as far as they are allowed (as fastsoftmax/_threads.py has it)."""
+    cdef Py_ssize_t shares = rows_of(c) * elements_a_row(c) // SHARE
+    if shares < 2 or rows_of(c) < 2:
+        return 1
+    cdef Py_ssize_t allowed = doors_threads()
+    return min(shares, allowed, rows_of(c))
 
 
 cdef object mean(cnp.ndarray loss):
@@ -157,13 +166,8 @@ cdef class FrontDoor:
     cdef object run_plain(self, tuple args, dict kwargs):
         """The result, or None where the call is not plain after all."""
         cdef cnp.ndarray a = args[0]
-        cdef Py_ssize_t size = cnp.PyArray_SIZE(a)
         cdef int axis = cnp.PyArray_NDIM(a) - 1
         cdef object out = None
-        if self.op == SOFTMAX_JACOBIAN:
-            size *= cnp.PyArray_DIM(a, axis)
-        if size > ONE_THREAD and (size > ONE_BLOCK or doors_threads() > 1):
-            return None
         if len(args) > self.arity or kwargs:
             out = kwargs.get("out")
             axis = self.axis_of(a, args, kwargs)
@@ -178,15 +182,14 @@ cdef class FrontDoor:
     cdef int axis_of(self, cnp.ndarray a, tuple args, dict kwargs) except -2:
         """The one axis; -1 where more than it, and perhaps ``out``, is given beside the arrays."""
         cdef Py_ssize_t given = len(args) - self.arity + len(kwargs) - ("out" in kwargs)
-        cdef int ndim = cnp.PyArray_NDIM(a)
+        cdef int along, ndim = cnp.PyArray_NDIM(a)
         if given == 0:
             return ndim - 1
         axis = args[self.arity] if len(args) > self.arity else kwargs.get("axis")
         if given > 1 or type(axis) is not int or not -ndim <= axis < ndim:
             return -1
-        if self.op == SOFTMAX_JACOBIAN and axis != -1 and axis != ndim - 1:
-            return -1
-        return axis if axis >= 0 else axis + ndim
+        along = axis if axis >= 0 else axis + ndim
+        return along if along == ndim - 1 or self.op != SOFTMAX_JACOBIAN else -1
 
     cdef bint can_fill(self, object out, tuple args):
         """Whether a kernel may write into ``out`` as it reads the arrays."""
@@ -200,7 +203,7 @@ cdef class FrontDoor:
         cdef Call c = plain_call(self.op, a, axis, None if per_row else out, out if per_row else None)
         if b is not None:
             c.b = cnp.PyArray_DATA(<cnp.ndarray>b)
-        run(&c)
+        run(&c, threads_for(&c))
         return out[()] if per_row and cnp.PyArray_NDIM(a) == 1 else out
 
     cdef object losses(self, cnp.ndarray x, object labels, int axis):
@@ -213,7 +216,7 @@ cdef class FrontDoor:
         cdef Call c = plain_call(CROSS_ENTROPY, x, axis, dx, loss)
         c.labels = <Py_ssize_t*>cnp.PyArray_DATA(<cnp.ndarray>labels)
         c.target = unweighted(0, 1 / <double>rows)
-        run(&c)
+        run(&c, threads_for(&c))
         result = mean(loss)
         return (result, dx) if self.with_grad and result is not None else result
 

@@ -10,6 +10,9 @@ Three regimes, chosen by n and inner alone, so that a row has the same bits alon
 cimport numpy as cnp
 from libc.stdint cimport uintptr_t
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
 cnp.import_array()
 
 cdef extern from "kernels.h" nogil:
@@ -51,6 +54,16 @@ cdef extern from "kernels.h" nogil:
               const Grid*, const Py_ssize_t* labels, Py_ssize_t count, const Target*, const void* next,
               const void* next_out)
 
+cdef extern from "pool.h" nogil:
+    ctypedef struct Work:
+        void (*run)(const void*, Py_ssize_t start, Py_ssize_t stop) noexcept nogil
+        const void* call
+        Py_ssize_t rows, step, next
+    bint ask_for_help(Work*, int helpers)
+    bint take_block(Work*, Py_ssize_t* start, Py_ssize_t* stop)
+    void give_up(Work*)
+    void wait_for_helpers()
+
 ctypedef fused real:
     float
     double
@@ -61,6 +74,10 @@ cdef enum:
     STRIP_BYTES = 4096  # of a line of strided rows: one entry of the TLB serves it, and the passes' state is in L1
     FEW_LINES = 16  # whose pages the TLB holds all at once: a tile at a time
     KEEP_GIL = 4096  # below this many elements letting go of it costs more than it could give
+    SHARE = 32 * 1024  # a second thread pays from about this many elements each
+    BLOCK = 8 * 1024  # elements that one of several threads takes at a time, at least,
+    BLOCKS = 16  # and at most so many times: a small block ends soon, a large one shares fewer pages
+    UNINTERRUPTED = 16 * 1024 * 1024  # elements in some 50 ms: then Ctrl-C is looked for
 
 
 cdef struct Layout:
@@ -172,20 +189,79 @@ cdef void run_typed(Call* c, real* a, real* b, real* out, real* results) noexcep
         run_rows(c, a, b, out, results)
 
 
-cdef void run_nogil(Call* c) noexcept nogil:
-    if c.single:
-        run_typed(c, <float*>c.a, <float*>c.b, <float*>c.out, <float*>c.results)
+cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Rows of a call from start to stop: along outer, or along inner where outer is 1."""
+    cdef Call c = (<const Call*>call)[0]
+    cdef Py_ssize_t itemsize = sizeof(float) if c.single else sizeof(double)
+    if c.s.outer > 1:
+        c.s.outer = stop - start
     else:
-        run_typed(c, <double*>c.a, <double*>c.b, <double*>c.out, <double*>c.results)
+        c.s.inner = stop - start
+        c.s.outer_stride = c.sb.outer_stride = c.so.outer_stride = c.results_stride = c.labels_stride = 1
+    c.a = <char*>c.a + start * c.s.outer_stride * itemsize
+    if c.b:
+        c.b = <char*>c.b + start * c.sb.outer_stride * itemsize
+    if c.out:
+        c.out = <char*>c.out + start * c.so.outer_stride * itemsize
+    if c.results:
+        c.results = <char*>c.results + start * c.results_stride * itemsize
+    if c.labels:
+        c.labels += start * c.labels_stride
+    if c.single:
+        run_typed(&c, <float*>c.a, <float*>c.b, <float*>c.out, <float*>c.results)
+    else:
+        run_typed(&c, <double*>c.a, <double*>c.b, <double*>c.out, <double*>c.results)
 
 
-cdef void run(Call* c) noexcept:
+cdef Py_ssize_t rows_of(const Call* c) noexcept nogil:
+    return c.s.outer if c.s.outer > 1 else c.s.inner
+
+
+cdef Py_ssize_t elements_a_row(const Call* c) noexcept nogil:
+    return c.s.n * (c.s.n if c.op == SOFTMAX_JACOBIAN else c.s.inner if c.s.outer > 1 else 1)
+
+
+cdef Py_ssize_t block_rows(const Call* c, int threads) noexcept nogil:
+    """How many rows a thread takes at a time: whole panels, or an equal share of a strip in whole tiles."""
+    cdef Py_ssize_t tile = TILE * VECTOR_BYTES // <Py_ssize_t>sizeof(float)
+    cdef Py_ssize_t a_row = elements_a_row(c), share = (rows_of(c) + threads - 1) // threads
+    cdef Py_ssize_t block = min(UNINTERRUPTED // a_row, share)
+    if threads > 1 and c.s.outer > 1:
+        block = min(block, max(BLOCK // a_row, share // BLOCKS))
+    if c.s.outer == 1 or is_short(c.s.n * c.s.inner, sizeof(float)):
+        block = (block + tile - 1) // tile * tile
+    return max(block, 1)
+
+
+cdef int run_blocks(const Call* c, int threads) except -1 nogil:
+    """Run a call in blocks of rows, with the help of other threads if it may have more than one; or until Ctrl-C."""
+    cdef Work w
+    cdef Py_ssize_t start, stop, elements = 0
+    cdef bint helped, interrupted = False
+    w.run, w.call, w.rows, w.step, w.next = run_part, c, rows_of(c), block_rows(c, threads), 0
+    helped = threads > 1 and ask_for_help(&w, threads - 1)
+    while take_block(&w, &start, &stop):
+        run_part(c, start, stop)
+        elements += (stop - start) * elements_a_row(c)
+        if elements >= UNINTERRUPTED:
+            elements = 0
+            with gil:
+                interrupted = PyErr_CheckSignals() < 0
+            if interrupted:
+                give_up(&w)
+    if helped:
+        wait_for_helpers()
+    return -1 if interrupted else 0
+
+
+cdef int run(const Call* c, int threads=1) except -1:
     """Run a call, without the GIL unless it is over at once."""
-    if c.s.outer * c.s.n * c.s.inner < KEEP_GIL and c.op != SOFTMAX_JACOBIAN:
-        run_nogil(c)
+    if rows_of(c) * elements_a_row(c) < KEEP_GIL:
+        run_part(c, 0, rows_of(c))
     else:
         with nogil:
-            run_nogil(c)
+            run_blocks(c, threads)
+    return 0
 
 
 cdef Call call_of(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, cnp.ndarray results):
@@ -202,39 +278,39 @@ cdef Call call_of(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, cnp.nd
     return c
 
 
-def softmax(cnp.ndarray x not None, cnp.ndarray out not None):
+def softmax(cnp.ndarray x not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(SOFTMAX, x, None, out, None)
-    run(&c)
+    run(&c, num_threads)
 
 
-def log_softmax(cnp.ndarray x not None, cnp.ndarray out not None):
+def log_softmax(cnp.ndarray x not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(LOG_SOFTMAX, x, None, out, None)
-    run(&c)
+    run(&c, num_threads)
 
 
-def logsumexp(cnp.ndarray x not None, cnp.ndarray out not None):
+def logsumexp(cnp.ndarray x not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(LOGSUMEXP, x, None, None, out)
-    run(&c)
+    run(&c, num_threads)
 
 
-def softmax_vjp(cnp.ndarray y not None, cnp.ndarray g not None, cnp.ndarray out not None):
+def softmax_vjp(cnp.ndarray y not None, cnp.ndarray g not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(SOFTMAX_VJP, y, g, out, None)
-    run(&c)
+    run(&c, num_threads)
 
 
-def log_softmax_vjp(cnp.ndarray logy not None, cnp.ndarray g not None, cnp.ndarray out not None):
+def log_softmax_vjp(cnp.ndarray logy not None, cnp.ndarray g not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(LOG_SOFTMAX_VJP, logy, g, out, None)
-    run(&c)
+    run(&c, num_threads)
 
 
-def log_softmax_jvp(cnp.ndarray logy not None, cnp.ndarray t not None, cnp.ndarray out not None):
+def log_softmax_jvp(cnp.ndarray logy not None, cnp.ndarray t not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(LOG_SOFTMAX_JVP, logy, t, out, None)
-    run(&c)
+    run(&c, num_threads)
 
 
-def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None):
+def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None, *, int num_threads=1):
     cdef Call c = call_of(SOFTMAX_JACOBIAN, y, None, out, None)
-    run(&c)
+    run(&c, num_threads)
 
 
 cdef Target unweighted(double smoothing, double scale) noexcept:
@@ -246,7 +322,7 @@ cdef Target unweighted(double smoothing, double scale) noexcept:
 
 
 cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
-                     cnp.ndarray loss, cnp.ndarray out):
+                     cnp.ndarray loss, cnp.ndarray out, int threads):
     cdef Call c = call_of(CROSS_ENTROPY, x, None, out, loss)
     cdef cnp.ndarray everywhere = None
     c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
@@ -258,17 +334,18 @@ cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, doub
         everywhere[:] = smoothing / c.s.n * (1.0 if weight is None else weight)
         c.target.everywhere = cnp.PyArray_DATA(everywhere)
         c.target.total = everywhere.sum(dtype="f8")
-    run(&c)
+    run(&c, threads)
 
 
 def cross_entropy(cnp.ndarray x not None, cnp.ndarray labels not None, weight, double smoothing,
-                  cnp.ndarray loss not None):
-    cross_entropies(x, labels, weight, smoothing, 1.0, loss, None)
+                  cnp.ndarray loss not None, *, int num_threads=1):
+    cross_entropies(x, labels, weight, smoothing, 1.0, loss, None, num_threads)
 
 
 def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None, weight, double smoothing,
-                            double scale, cnp.ndarray loss not None, cnp.ndarray out not None):
-    cross_entropies(x, labels, weight, smoothing, scale, loss, out)
+                            double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
+                            int num_threads=1):
+    cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
 
 
 def regime(op, Py_ssize_t itemsize, tuple canonical):
@@ -278,5 +355,7 @@ def regime(op, Py_ssize_t itemsize, tuple canonical):
         return "rows"
     return "columns" if inner > 1 else "panels" if is_short(n, itemsize) else "rows"
 
+
+share = SHARE  # for the long way
 
 include "front_door.pxi"

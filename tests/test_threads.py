@@ -39,6 +39,21 @@ def test_any_number_of_threads_at_a_size_that_takes_them(op, backend, dtype):
 
 
 @pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("shape", [(30_000, 5), (700, 300), (40, 4001), (2, 3, 40_000)], ids=str)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_any_number_of_threads_for_plain_calls(op, shape, axis, dtype):
+    if op == "softmax_jacobian":
+        shape, axis = (1000, shape[-1] % 100 + 5), -1
+    args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype), axis)
+    results = []
+    for n in (1, 2, 5):
+        with fs.threads(n):
+            results.append(checks.as_tuple(getattr(fs, op)(*args, axis=axis)))
+    checks.assert_same_bits(results[1], results[0])
+    checks.assert_same_bits(results[2], results[0])
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
 @pytest.mark.parametrize("blocks", [1, 64, 1000])
 def test_any_size_of_blocks(op, blocks, backend, monkeypatch):
     """Long calls run in blocks of rows."""
@@ -297,6 +312,39 @@ def test_forked_child_after_parallel_work(layer, backend):
     assert output.split() == ["0", "True"]
 
 
+FORK_MEANWHILE = (
+    COMPANY
+    + """
+import os, threading, warnings
+warnings.simplefilter("ignore")
+stop = threading.Event()
+
+def work():
+    while not stop.is_set():
+        check(0)
+
+thread = threading.Thread(target=work)
+thread.start()
+statuses = set()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if check(0) and check(1) else 1)
+    statuses.add(os.waitpid(child, 0)[1])
+stop.set()
+thread.join()
+print(statuses)
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_forked_while_another_thread_has_the_pool(backend):
+    """A child inherits locks as they are, and threads not at all."""
+    code = FORK_MEANWHILE.format(backend=backend, rows=10 if checks.is_slow(backend) else 1500)
+    assert processes.python(code, timeout=120).strip() == "{0}"
+
+
 CTRL_C = """
 import numpy as np, os, signal, sys, threading, time
 import fastsoftmax as fs
@@ -336,3 +384,31 @@ def test_ctrl_c(num_threads, backend):
     code = CTRL_C.format(backend=backend, num_threads=num_threads, rows=rows)
     late = float(processes.python(code, timeout=120))
     assert late < 0.2
+
+
+WITHIN_A_CALL = """
+import numpy as np, signal
+import fastsoftmax as fs
+
+class Interrupted(Exception): pass
+
+def interrupt(*_): raise Interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+x = np.zeros((200_000, 1000), np.float32)
+with fs.threads({num_threads}):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        fs.softmax(x, out=x)
+    except Interrupted:
+        print(np.count_nonzero(x[::1000, 0]) < 190)
+    y = fs.softmax(x[:1000])
+assert np.allclose(y.sum(axis=1), 1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no timers that send signals")
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_interrupted_within_a_plain_call(num_threads):
+    """One of 800 MB ends before its last rows, and its threads with it."""
+    assert processes.python(WITHIN_A_CALL.format(num_threads=num_threads)).strip() == "True"

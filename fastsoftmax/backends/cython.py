@@ -30,4 +30,4 @@ for _op in (
     cross_entropy,
     cross_entropy_with_grad,
 ):
-    _op.regime = _regime(_op.__name__)
+    _op.regime, _op.parallel, _op.elements_per_thread = _regime(_op.__name__), _op, kernels.share
