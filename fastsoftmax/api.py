@@ -12,7 +12,7 @@ import numpy as np
 from fastsoftmax import _layouts, _threads, registry
 from fastsoftmax._arrays import Result, as_floats, as_labels, as_mask, as_weight, is_half, rows_of, same_shape
 from fastsoftmax._cuda.door import also_on_device
-from fastsoftmax._front import front_door
+from fastsoftmax._front import exact_sum, front_door
 from fastsoftmax._halves import Widened
 
 
@@ -569,5 +569,5 @@ def _reduce(loss, reduction, total_weight):
     if reduction == "none":
         return loss[()]
     with np.errstate(all="ignore"):  # the mean of no rows is 0 / 0, NaN as in PyTorch
-        total = loss.sum(dtype=np.float64)
+        total = exact_sum(loss)
         return (total / total_weight if reduction == "mean" else total).astype(loss.dtype)

@@ -129,17 +129,24 @@ cdef int threads_for(const Call* c) except -1:
     return min(shares, allowed, rows_of(c))
 
 
-cdef object mean(cnp.ndarray loss):
-    """Of the losses, as the long way forms it; None if that might warn of an overflow."""
-    cdef Py_ssize_t i, m = cnp.PyArray_SIZE(loss)
-    cdef bint single = cnp.PyArray_TYPE(loss) == cnp.NPY_FLOAT32
-    if not single:
-        for i in range(m):
-            if (<double*>cnp.PyArray_DATA(loss))[i] > 1e290:
-                return None
-    cdef double wide = cnp.PyArray_Sum(loss, 0, cnp.NPY_FLOAT64, <cnp.ndarray>NULL) / m
+cdef double sum_of(cnp.ndarray losses) noexcept:
+    cdef Py_ssize_t rows = cnp.PyArray_SIZE(losses)
+    if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
+        return exact_sum_of(<const float*>cnp.PyArray_DATA(losses), rows)
+    return exact_sum_of(<const double*>cnp.PyArray_DATA(losses), rows)
+
+
+def exact_sum(cnp.ndarray losses not None):
+    """The sum of a contiguous array, in float64."""
+    return sum_of(losses)
+
+
+cdef object mean(cnp.ndarray losses):
+    """Of the losses, as the long way forms it."""
+    cdef double wide = sum_of(losses) / cnp.PyArray_SIZE(losses)
     cdef float narrow = <float>wide
-    return cnp.PyArray_ToScalar(<void*>&narrow if single else <void*>&wide, loss)
+    cdef bint single = cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32
+    return cnp.PyArray_ToScalar(<void*>&narrow if single else <void*>&wide, losses)
 
 
 cdef class FrontDoor:
@@ -217,8 +224,7 @@ cdef class FrontDoor:
         c.labels = <Py_ssize_t*>cnp.PyArray_DATA(<cnp.ndarray>labels)
         c.target = unweighted(0, 1 / <double>rows)
         run(&c, threads_for(&c))
-        result = mean(loss)
-        return (result, dx) if self.with_grad and result is not None else result
+        return (mean(loss), dx) if self.with_grad else mean(loss)
 
     def __reduce__(self):
         return self.__name__

@@ -115,5 +115,6 @@ typedef struct {
 #define rows_to_panel(x, ...) BY_TYPE(rows_to_panel, x)(x, __VA_ARGS__)
 #define panel_to_rows(x, ...) BY_TYPE(panel_to_rows, x)(x, __VA_ARGS__)
 #define softmax_jacobians(y, ...) BY_TYPE(softmax_jacobians, y)(y, __VA_ARGS__)
+#define exact_sum(x, n) BY_TYPE(exact_sum, x)(x, n)
 #define row(op, x, ...) BY_TYPE(row, x)(op, x, __VA_ARGS__)
 #define grid(op, x, ...) BY_TYPE(grid, x)(op, x, __VA_ARGS__)

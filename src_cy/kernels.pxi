@@ -48,6 +48,7 @@ cdef extern from "kernels.h" nogil:
     void rows_to_panel(const void*, Py_ssize_t n, Py_ssize_t count, void* panel, Py_ssize_t lanes)
     void panel_to_rows(const void*, Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t count, void* out)
     void softmax_jacobians(const void*, void* out, Py_ssize_t rows, Py_ssize_t n)
+    double exact_sum_of "exact_sum"(const void*, Py_ssize_t n)
     void row(op_t, const void* a, const void* b, void* out, void* result, Py_ssize_t n, Py_ssize_t label,
              const Target*)
     void grid(op_t, const void* a, Py_ssize_t, const void* b, Py_ssize_t, void* out, Py_ssize_t, void* results,
@@ -256,8 +257,12 @@ cdef int run_blocks(const Call* c, int threads) except -1 nogil:
 
 cdef int run(const Call* c, int threads=1) except -1:
     """Run a call, without the GIL unless it is over at once."""
-    if rows_of(c) * elements_a_row(c) < KEEP_GIL:
+    cdef Py_ssize_t elements = rows_of(c) * elements_a_row(c)
+    if elements < KEEP_GIL:
         run_part(c, 0, rows_of(c))
+    elif threads == 1 and elements <= UNINTERRUPTED:
+        with nogil:
+            run_part(c, 0, rows_of(c))
     else:
         with nogil:
             run_blocks(c, threads)

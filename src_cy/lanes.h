@@ -3,6 +3,32 @@
  * with what does no harm. */
 
 #define PIECE ((ptrdiff_t)(16 / sizeof(REAL)))
+#define FEW 3 /* entries, or fewer: such rows are permuted within registers */
+
+/* In each lane the entry of that index of FEW vectors; and LANES rows of `n` entries, so many vectors, into lanes;
+ * and back. */
+INLINE V NAME(entries_of)(const V *v, NAME(bits) index) {
+    NAME(bits) last = index >= (INT)(2 * LANES), lane = NAME(lane_index)();
+    return NAME(entries)(NAME(entries)(v[0], v[1], index), v[2], (last & (index - (INT)LANES)) | (~last & lane));
+}
+
+INLINE void NAME(few_to_lanes)(const REAL *x, const INT n, REAL *lanes, ptrdiff_t apart) {
+    V v[3];
+    for (int i = 0; i < 3; i++) v[i] = i < n ? NAME(load)(x + i * LANES) : NAME(splat)(0);
+    for (INT j = 0; j < n; j++) NAME(store)(lanes + j * apart, NAME(entries_of)(v, NAME(lane_index)() * n + j));
+}
+
+INLINE void NAME(lanes_to_few)(const REAL *lanes, ptrdiff_t apart, const INT n, REAL *out) {
+    V v[3];
+    for (int j = 0; j < 3; j++) v[j] = j < n ? NAME(load)(lanes + j * apart) : NAME(splat)(0);
+    for (INT i = 0; i < n; i++) {
+        NAME(bits) k = NAME(lane_index)() + i * (INT)LANES;
+        NAME(store)(out + i * LANES, NAME(entries_of)(v, k % n * (INT)LANES + k / n));
+    }
+}
+
+/* Call it with an `n` that the compiler knows. */
+#define FOR_FEW(n, call) ((n) == 1 ? call(1) : (n) == 2 ? call(2) : call(3))
 
 /* `count` contiguous rows, or none, a row in each lane of vectors that lie `apart` entries from each other, PIECE
  * entries of all rows at a time; and back. */
@@ -13,9 +39,10 @@ INLINE void NAME(rows_to_lanes)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REA
             for (ptrdiff_t j = 0; j < n; j++) lanes[j * apart + l] = x[l * n + j];
         return;
     }
-    if (n < PIECE) {
-        for (ptrdiff_t j = 0; j < n; j++)
-            for (ptrdiff_t l = 0; l < LANES; l++) lanes[j * apart + l] = x[l * n + j];
+    if (n <= FEW) {
+#define CALL(n) NAME(few_to_lanes)(x, n, lanes, apart)
+        FOR_FEW(n, CALL);
+#undef CALL
         return;
     }
     for (ptrdiff_t j = 0; j < n; j += PIECE) {
@@ -28,9 +55,15 @@ INLINE void NAME(rows_to_lanes)(const REAL *x, ptrdiff_t n, ptrdiff_t count, REA
 }
 
 INLINE void NAME(lanes_to_rows)(const REAL *lanes, ptrdiff_t apart, ptrdiff_t n, ptrdiff_t count, REAL *out) {
-    if (count < LANES || n < PIECE) {
-        for (ptrdiff_t l = 0; l < LANES && l < count; l++)
+    if (count < LANES) {
+        for (ptrdiff_t l = 0; l < count; l++)
             for (ptrdiff_t j = 0; j < n; j++) out[l * n + j] = lanes[j * apart + l];
+        return;
+    }
+    if (n <= FEW) {
+#define CALL(n) NAME(lanes_to_few)(lanes, apart, n, out)
+        FOR_FEW(n, CALL);
+#undef CALL
         return;
     }
     for (ptrdiff_t j = 0; j < n; j += PIECE) {
@@ -154,7 +187,7 @@ static void NAME(log_softmax_jvp_grid)(const REAL *logy, ptrdiff_t sy, const REA
 static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, const Grid *g, const V *max, const REAL *everywhere,
                               V *spread) {
     NAME(Pair) sum[MOST_VECTORS];
-    EACH_VECTOR sum[w] = (NAME(Pair)){0};
+    EACH_VECTOR sum[w].hi = sum[w].lo = NAME(splat)(0);
     for (ptrdiff_t j = 0; j < g->lines; j++)
         EACH_VECTOR {
             V v = NAME(load_part)(x + j * sx + w * LANES, g->lanes - w * LANES, NAME(splat)(0));

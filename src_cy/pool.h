@@ -20,12 +20,15 @@ typedef struct {
 typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t asked, done;
-    Work *work;              /* of the call that has the pool */
-    int helpers, wanted;     /* in all; and how many may still join */
-    _Atomic int active;      /* helpers on the work */
+    Work *work;          /* of the call that has the pool */
+    int helpers, wanted; /* in all; and how many may still join */
+    _Atomic int active;  /* helpers on the work */
 } Pool;
 
-#define NEW_POOL {.lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER}
+#define NEW_POOL                                                                                           \
+    {                                                                                                      \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER \
+    }
 static Pool pool = NEW_POOL;
 
 /* Take the next block, and whether there is one. */

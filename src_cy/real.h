@@ -65,16 +65,19 @@ INLINE NAME(bits) NAME(lane_index)(void) {
     return index;
 }
 
-/* Every lane's partner, `distance` lanes away (a power of two). */
-INLINE V NAME(partners)(V v, int distance) {
+/* In each lane the entry of that index of two vectors. */
+INLINE V NAME(entries)(V a, V b, NAME(bits) index) {
 #if defined(__clang__)
-    V w;
-    for (int i = 0; i < LANES; i++) w[i] = v[i ^ distance];
-    return w;
+    V v;
+    for (int i = 0; i < LANES; i++) v[i] = index[i] % (2 * LANES) < LANES ? a[index[i] % LANES] : b[index[i] % LANES];
+    return v;
 #else
-    return __builtin_shuffle(v, NAME(lane_index)() ^ (INT)distance);
+    return __builtin_shuffle(a, b, index);
 #endif
 }
+
+/* Every lane's partner, `distance` lanes away (a power of two). */
+INLINE V NAME(partners)(V v, int distance) { return NAME(entries)(v, v, NAME(lane_index)() ^ (INT)distance); }
 
 /* hi + lo += a, exactly (two-sum). */
 INLINE void NAME(add_exactly)(V *hi, V *lo, V a) {

@@ -37,6 +37,26 @@ INLINE V NAME(row_max)(const REAL *x, ptrdiff_t n) {
     return NAME(splat)(NAME(max_lane)(max));
 }
 
+/* The sum of a row in float64, added exactly: as good as rounded once. Of infinities, what they make. */
+static double NAME(exact_sum)(const REAL *x, ptrdiff_t n) {
+    enum { SIDE_BY_SIDE = 16 };
+    double hi[SIDE_BY_SIDE] = {0}, lo[SIDE_BY_SIDE] = {0}, sum = 0, rest = 0, plain = 0;
+    ptrdiff_t j = 0;
+    for (; n - j >= SIDE_BY_SIDE; j += SIDE_BY_SIDE)
+        for (int i = 0; i < SIDE_BY_SIDE; i++) {
+            double a = x[j + i], s = hi[i] + a, b = s - hi[i];
+            lo[i] += (hi[i] - (s - b)) + (a - b);
+            hi[i] = s;
+        }
+    for (ptrdiff_t i = 0; i < SIDE_BY_SIDE + n - j; i++) {
+        double a = i < SIDE_BY_SIDE ? hi[i] : x[j + i - SIDE_BY_SIDE], s = sum + a, b = s - sum;
+        rest += (sum - (s - b)) + (a - b) + (i < SIDE_BY_SIDE ? lo[i] : 0);
+        sum = s;
+        plain += a;
+    }
+    return isfinite(sum) ? sum + rest : plain;
+}
+
 static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
     V max = NAME(row_max)(x, n);

@@ -41,3 +41,5 @@
 #undef LOG2_HIGH
 #undef LOG2_LOW
 #undef LOG_POLYNOMIAL
+#undef FEW
+#undef FOR_FEW

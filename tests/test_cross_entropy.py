@@ -1,5 +1,6 @@
 """Promise: cross-entropy is PyTorch's: weights, ignored labels, smoothing and reductions."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -143,6 +144,26 @@ def test_mean_of_many_rows_is_summed_in_float64(backend):
     mean = fs.cross_entropy(x, labels, backend=backend)
     one = fs.cross_entropy(x[:1], labels[:1], backend=backend)
     assert abs(float(mean) - float(one)) <= np.spacing(one)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 1000, 4097])
+def test_sum_of_losses(rows, backend, dtype):
+    """To an ULP, also where they differ by a factor of 1e12."""
+    rng = inputs.rng(rows)
+    x = rng.normal(size=(rows, 2)).astype(dtype) * dtype.type(10) ** rng.integers(-6, 6, (rows, 1))
+    labels = rng.integers(0, 2, rows)
+    losses = fs.cross_entropy(x, labels, reduction="none", backend=backend)
+    total = dtype.type(math.fsum(losses.tolist()))
+    assert abs(fs.cross_entropy(x, labels, reduction="sum", backend=backend) - total) <= np.spacing(total)
+    if backend == fs.explain("cross_entropy", x.shape, dtype).backend:
+        assert fs.cross_entropy(x, labels) == fs.cross_entropy(x, labels, backend=backend)
+
+
+def test_sum_of_infinite_losses(backend, dtype):
+    x = np.array([[0, -np.inf], [0, 1], [0, 2]] * 10, dtype)
+    assert fs.cross_entropy(x, [1] * 30, backend=backend) == np.inf
+    x[0] = np.nan
+    assert np.isnan(fs.cross_entropy(x, [1] * 30, backend=backend))
 
 
 def test_sums_keep_what_float32_would_lose(backend):
