@@ -101,9 +101,8 @@ cdef object new_array(cnp.ndarray like, int axis, int times):
     return cnp.PyArray_EMPTY(ndim, dims, cnp.PyArray_TYPE(like), 0)
 
 
-cdef Call plain_call(op_t op, cnp.ndarray a, int axis, object out, object results):
-    """A call on arrays of the shape of ``a``, along an axis."""
-    cdef Call c
+cdef void set_plain(Call* c, op_t op, cnp.ndarray a, int axis, object out, object results) noexcept:
+    """Make ``c`` a call on arrays of the shape of ``a``, along an axis."""
     cdef int i
     c.op, c.a, c.b, c.labels, c.single = op, cnp.PyArray_DATA(a), NULL, NULL, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
     c.out = NULL if out is None else cnp.PyArray_DATA(<cnp.ndarray>out)
@@ -117,7 +116,6 @@ cdef Call plain_call(op_t op, cnp.ndarray a, int axis, object out, object result
     if op == SOFTMAX_JACOBIAN:
         c.so.outer_stride *= c.s.n
     c.results_stride = c.labels_stride = c.s.inner
-    return c
 
 
 cdef int threads_for(const Call* c) except -1:
@@ -207,7 +205,8 @@ cdef class FrontDoor:
         cdef bint per_row = self.op == LOGSUMEXP
         if out is None:
             out = new_array(a, axis, 0 if per_row else 2 if self.op == SOFTMAX_JACOBIAN else 1)
-        cdef Call c = plain_call(self.op, a, axis, None if per_row else out, out if per_row else None)
+        cdef Call c
+        set_plain(&c, self.op, a, axis, None if per_row else out, out if per_row else None)
         if b is not None:
             c.b = cnp.PyArray_DATA(<cnp.ndarray>b)
         run(&c, threads_for(&c))
@@ -220,7 +219,8 @@ cdef class FrontDoor:
         cdef cnp.npy_intp rows = cnp.PyArray_SIZE(<cnp.ndarray>labels)
         cdef cnp.ndarray loss = cnp.PyArray_EMPTY(1, &rows, cnp.PyArray_TYPE(x), 0)
         dx = new_array(x, axis, 1) if self.with_grad else None
-        cdef Call c = plain_call(CROSS_ENTROPY, x, axis, dx, loss)
+        cdef Call c
+        set_plain(&c, CROSS_ENTROPY, x, axis, dx, loss)
         c.labels = <Py_ssize_t*>cnp.PyArray_DATA(<cnp.ndarray>labels)
         c.target = unweighted(0, 1 / <double>rows)
         run(&c, threads_for(&c))

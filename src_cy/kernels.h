@@ -17,11 +17,10 @@ enum op {
  * other's gaps. */
 enum { GROUP = 8 };
 
-/* What a pass goes over: so many lines of so many entries, and a last one of `tail` (passes.h). The last two kinds go
- * by TILE vectors. */
+/* What a pass goes over: so many lines of so many entries, and a last one of `tail` (passes.h). */
 enum kind { ROW, NARROW, TALL, WIDE };
 enum { TILE = 4 };
-#define WIDTH(kind) ((kind) >= TALL ? TILE : 1)
+#define WIDTH(kind) ((kind) == TALL ? TILE : (kind) == WIDE ? 2 : 1)
 typedef struct {
     ptrdiff_t lines, lanes, tail;
     enum kind kind;

@@ -190,6 +190,13 @@ cdef void run_typed(Call* c, real* a, real* b, real* out, real* results) noexcep
         run_rows(c, a, b, out, results)
 
 
+cdef void run_whole(Call* c) noexcept nogil:
+    if c.single:
+        run_typed(c, <float*>c.a, <float*>c.b, <float*>c.out, <float*>c.results)
+    else:
+        run_typed(c, <double*>c.a, <double*>c.b, <double*>c.out, <double*>c.results)
+
+
 cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Rows of a call from start to stop: along outer, or along inner where outer is 1."""
     cdef Call c = (<const Call*>call)[0]
@@ -208,10 +215,7 @@ cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept
         c.results = <char*>c.results + start * c.results_stride * itemsize
     if c.labels:
         c.labels += start * c.labels_stride
-    if c.single:
-        run_typed(&c, <float*>c.a, <float*>c.b, <float*>c.out, <float*>c.results)
-    else:
-        run_typed(&c, <double*>c.a, <double*>c.b, <double*>c.out, <double*>c.results)
+    run_whole(&c)
 
 
 cdef Py_ssize_t rows_of(const Call* c) noexcept nogil:
@@ -255,14 +259,14 @@ cdef int run_blocks(const Call* c, int threads) except -1 nogil:
     return -1 if interrupted else 0
 
 
-cdef int run(const Call* c, int threads=1) except -1:
+cdef int run(Call* c, int threads=1) except -1:
     """Run a call, without the GIL unless it is over at once."""
     cdef Py_ssize_t elements = rows_of(c) * elements_a_row(c)
     if elements < KEEP_GIL:
-        run_part(c, 0, rows_of(c))
+        run_whole(c)
     elif threads == 1 and elements <= UNINTERRUPTED:
         with nogil:
-            run_part(c, 0, rows_of(c))
+            run_whole(c)
     else:
         with nogil:
             run_blocks(c, threads)

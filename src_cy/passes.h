@@ -5,8 +5,8 @@
  * * NARROW: rows side by side, up to a vector's lanes of them.
  * * TALL: rows side by side, a tile of them: TILE vectors, whose dependent steps fill each other's gaps and whose
  *   state stays in registers from line to line.
- * * WIDE: rows side by side, more of them, line by line. Vector w of what a pass returns belongs to the rows of vector
- *   w of each line.
+ * * WIDE: rows side by side, more of them, GROUP lines at a time, and of these a vector after the other. Vector w of
+ *   what a pass returns belongs to the rows of vector w of each line.
  *
  * A row in a lane has the same bits in every kind. Results may take the place of inputs. */
 
@@ -17,7 +17,7 @@
 #define EACH_STATE for (int w = 0; w < (kind == WIDE ? NAME(vectors)(g) : wide); w++)
 
 INLINE int NAME(vectors)(const Grid *g) {
-    return g->kind == WIDE ? (int)((g->lanes + TILE * LANES - 1) / (TILE * LANES) * TILE) : WIDTH(g->kind);
+    return g->kind == WIDE ? (int)((g->lanes + 2 * LANES - 1) / (2 * LANES) * 2) : WIDTH(g->kind);
 }
 
 #define ROW_GRID(n) (&(const Grid){(n) / LANES, LANES, (n) % LANES, ROW})
@@ -41,26 +41,29 @@ INLINE int NAME(vectors)(const Grid *g) {
 #define TILES(BODY)                                                                                        \
     ptrdiff_t j = 0, c = 0;                                                                                \
     const ptrdiff_t lines = g->lines, lanes = g->lanes, full = kind == ROW ? LANES : lanes;                \
-    if (wide == 1) {                                                                                       \
-        for (; lines - j >= GROUP; j += GROUP) BODY(GROUP, full)                                           \
-        for (; lines - j >= 4; j += 4) BODY(4, full)                                                       \
-        for (; lines - j >= 2; j += 2) BODY(2, full)                                                       \
+    if (kind == TALL) {                                                                                    \
+        for (; lines - j >= GROUP / TILE; j += GROUP / TILE) BODY(GROUP / TILE, TILE * LANES)              \
+        if (j < lines) BODY(1, TILE * LANES)                                                               \
+    } else {                                                                                               \
+        for (; lines - j >= GROUP / wide; j += GROUP / wide) ACROSS(BODY, GROUP / wide)                    \
+        if (wide == 1 && lines - j >= 4) {                                                                 \
+            ACROSS(BODY, 4)                                                                                \
+            j += 4;                                                                                        \
+        }                                                                                                  \
+        for (; lines - j >= 2; j += 2) ACROSS(BODY, 2)                                                     \
         if (j < lines) {                                                                                   \
-            BODY(1, full)                                                                                  \
+            ACROSS(BODY, 1)                                                                                \
             j++;                                                                                           \
         }                                                                                                  \
         if (g->tail) BODY(1, g->tail)                                                                      \
-    } else {                                                                                               \
-        for (; lines - j >= GROUP / TILE; j += GROUP / TILE) ACROSS(BODY, GROUP / TILE)                    \
-        if (j < lines) ACROSS(BODY, 1)                                                                     \
     }
 #define ACROSS(BODY, height)                                                                               \
     {                                                                                                      \
-        if (kind == TALL) {                                                                                \
-            BODY(height, TILE * LANES)                                                                     \
-        } else {                                                                                           \
-            for (c = 0; lanes - c >= TILE * LANES; c += TILE * LANES) BODY(height, TILE * LANES)           \
+        if (kind == WIDE) {                                                                                \
+            for (c = 0; lanes - c >= 2 * LANES; c += 2 * LANES) BODY(height, 2 * LANES)                    \
             if (c < lanes) BODY(height, lanes - c)                                                         \
+        } else {                                                                                           \
+            BODY(height, full)                                                                             \
         }                                                                                                  \
     }
 
@@ -99,7 +102,11 @@ INLINE void NAME(max_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, V *max, c
     {                                                                                                      \
         LOAD(a, x, sx, height, left, -INFINITY);                                                           \
         for (int i = 0; kind != WIDE && i < COUNT(height); i++) m[i] = NAME(max)(a[i], m[i]);              \
-        for (int i = 0; kind == WIDE && i < COUNT(height); i++) max[OF(i)] = NAME(max)(a[i], max[OF(i)]);  \
+        for (int k = 0; kind == WIDE && k < wide; k++) {                                                   \
+            V of = max[OF(k)];                                                                             \
+            for (int i = k; i < COUNT(height); i += wide) of = NAME(max)(a[i], of);                        \
+            max[OF(k)] = of;                                                                               \
+        }                                                                                                  \
     }
     TILES(BODY)
 #undef BODY
