@@ -116,4 +116,5 @@ typedef struct {
 #define softmax_jacobians(y, ...) BY_TYPE(softmax_jacobians, y)(y, __VA_ARGS__)
 #define exact_sum(x, n) BY_TYPE(exact_sum, x)(x, n)
 #define row(op, x, ...) BY_TYPE(row, x)(op, x, __VA_ARGS__)
+#define known_tiles(op, x, ...) BY_TYPE(known_tiles, x)(op, x, __VA_ARGS__)
 #define grid(op, x, ...) BY_TYPE(grid, x)(op, x, __VA_ARGS__)

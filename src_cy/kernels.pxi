@@ -51,6 +51,8 @@ cdef extern from "kernels.h" nogil:
     double exact_sum_of "exact_sum"(const void*, Py_ssize_t n)
     void row(op_t, const void* a, const void* b, void* out, void* result, Py_ssize_t n, Py_ssize_t label,
              const Target*)
+    Py_ssize_t known_tiles(op_t, const void* a, const void* b, void* out, void* results, const Py_ssize_t* labels,
+                           Py_ssize_t rows, const Target*, Py_ssize_t n)
     void grid(op_t, const void* a, Py_ssize_t, const void* b, Py_ssize_t, void* out, Py_ssize_t, void* results,
               const Grid*, const Py_ssize_t* labels, Py_ssize_t count, const Target*, const void* next,
               const void* next_out)
@@ -136,7 +138,8 @@ cdef void run_panels(Call* c, real* a, real* b, real* out, real* results) noexce
     cdef char memory[2 * PANEL_BYTES + 64]
     cdef real* p = <real*>aligned(&memory[0])
     cdef real* q = p + PANEL_BYTES // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t i = 0, n = c.s.n, count
+    cdef Py_ssize_t n = c.s.n, count
+    cdef Py_ssize_t i = known_tiles(c.op, a, b, out, results, c.labels, c.s.outer, &c.target, n)
     cdef bint fits = TILE * n * VECTOR_BYTES <= PANEL_BYTES
     cdef Grid g
     g.lines, g.tail = n, 0

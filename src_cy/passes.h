@@ -22,18 +22,20 @@ INLINE int NAME(vectors)(const Grid *g) {
 
 #define ROW_GRID(n) (&(const Grid){(n) / LANES, LANES, (n) % LANES, ROW})
 
-/* A pass, written once as a loop, compiled for each kind of grid; ON chooses. Not inlined: that would double the
- * time to compile. */
+/* A pass, written once as a loop, compiled for each kind of grid; ON chooses. Inlined only into functions that have
+ * `known`, a TALL grid whose lines the compiler knows: else that would double the time to compile. */
 #define ON_EACH_KIND(name, loop, parameters, ...)                                                          \
     PASS void NAME(name##_row) parameters { NAME(loop)(__VA_ARGS__, ROW); }                                \
     PASS void NAME(name##_narrow) parameters { NAME(loop)(__VA_ARGS__, NARROW); }                          \
     PASS void NAME(name##_tall) parameters { NAME(loop)(__VA_ARGS__, TALL); }                              \
-    PASS void NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }
-#define ON(g, name)                                                                                        \
-    ((g)->kind == ROW      ? NAME(name##_row)                                                              \
-     : (g)->kind == NARROW ? NAME(name##_narrow)                                                           \
-     : (g)->kind == TALL   ? NAME(name##_tall)                                                             \
-                          : NAME(name##_wide))
+    PASS void NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }                              \
+    INLINE void NAME(name##_known) parameters { NAME(loop)(__VA_ARGS__, TALL); }
+#define ON(g, name, arguments)                                                                             \
+    (known               ? NAME(name##_known) arguments                                                    \
+     : (g)->kind == ROW    ? NAME(name##_row) arguments                                                    \
+     : (g)->kind == NARROW ? NAME(name##_narrow) arguments                                                 \
+     : (g)->kind == TALL   ? NAME(name##_tall) arguments                                                   \
+                           : NAME(name##_wide) arguments)
 
 /* Run BODY(height, left) on tiles of `height` lines by `wide` vectors, at line j and entry c of it, where so many
  * entries are left of the line: all that the vectors hold, which the compiler sees, or fewer. The lines go in
@@ -181,16 +183,20 @@ EXPS(exps_mixed, SHIFTED | MIXED)
 EXPS(exps_others, SHIFTED | OTHERS)
 EXPS(exps_others_mixed, SHIFTED | OTHERS | MIXED)
 
-/* The same, large shifts or not. */
+/* The same, large shifts or not. (Known lines: one copy for both, which is as fast there.) */
 INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s,
-                          NAME(Ahead) ahead, NAME(Sum) *sums, int others) {
+                          NAME(Ahead) ahead, NAME(Sum) *sums, int others, const int known) {
     NAME(mask) large = s[0].large;
     EACH_VECTOR large |= s[w].large;
-    int mixed = NAME(any)(large);
-    if (others)
-        (mixed ? ON(g, exps_others_mixed) : ON(g, exps_others))(x, sx, e, se, g, s, ahead, sums);
+    int mixed = known || NAME(any)(large);
+    if (others && mixed)
+        ON(g, exps_others_mixed, (x, sx, e, se, g, s, ahead, sums));
+    else if (others)
+        ON(g, exps_others, (x, sx, e, se, g, s, ahead, sums));
+    else if (mixed)
+        ON(g, exps_mixed, (x, sx, e, se, g, s, ahead, sums));
     else
-        (mixed ? ON(g, exps_mixed) : ON(g, exps))(x, sx, e, se, g, s, ahead, sums);
+        ON(g, exps, (x, sx, e, se, g, s, ahead, sums));
 }
 
 /* out = e * q */

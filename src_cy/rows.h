@@ -66,7 +66,7 @@ static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     }
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
-    NAME(exps_of)(x, LANES, out, LANES, g, &s, (NAME(Ahead)){NAME(next)(x, n), NAME(next)(out, n)}, &sum, 0);
+    NAME(exps_of)(x, LANES, out, LANES, g, &s, (NAME(Ahead)){NAME(next)(x, n), NAME(next)(out, n)}, &sum, 0, 0);
     NAME(add_lanes)(&sum.hi, &sum.lo);
     NAME(Ratio) q = NAME(inverse)(sum.hi, sum.lo);
     NAME(times_all_row)(out, LANES, out, LANES, g, &q);
@@ -91,7 +91,7 @@ static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, V ma
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
     NAME(Ahead) ahead = {NAME(next)(x, n), next_out};
-    NAME(exps_of)(x, LANES, e, LANES, ROW_GRID(n), &s, ahead, &sum, 1);
+    NAME(exps_of)(x, LANES, e, LANES, ROW_GRID(n), &s, ahead, &sum, 1, 0);
     NAME(add_lanes)(&sum.hi, &sum.lo);
     return NAME(summary)(max, sum, NAME(splat)(NAME(count_lanes)(sum.maxima)));
 }
@@ -118,7 +118,7 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
     if (max[0] > -1 && max[0] < 1) return max[0] + NAME(row_summary)(x, NULL, n, max, NULL).log1p_rest[0];
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
-    NAME(exps_of)(x, LANES, NULL, 0, ROW_GRID(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0);
+    NAME(exps_of)(x, LANES, NULL, 0, ROW_GRID(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0, 0);
     NAME(add_lanes)(&sum.hi, &sum.lo);
     V rest = (sum.hi * UNBIAS - 1) + sum.lo * UNBIAS;
     return max[0] + NAME(log1p)(rest, NAME(reciprocal)(sum.hi * UNBIAS))[0];

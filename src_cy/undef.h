@@ -43,3 +43,7 @@
 #undef LOG_POLYNOMIAL
 #undef FEW
 #undef FOR_FEW
+#undef TILES_OF
+#undef CASE_OF
+#undef EACH_LENGTH
+#undef EACH_KNOWN
