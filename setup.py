@@ -14,8 +14,8 @@ from setuptools import Extension, setup
 X86_LEVELS = ("v2", "v3", "v4")
 
 # -fno-math-errno and -fno-trapping-math change no result; nothing here may reassociate, assume finite values
-# or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native. -g0: without symbols for
-# debugging it compiles in two thirds of the time, to a tenth of the size.
+# or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native. -g0: without symbols
+# for debugging it compiles in two thirds of the time, to a tenth of the size.
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-pthread", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized"]
 

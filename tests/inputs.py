@@ -132,8 +132,8 @@ def smallest_numbers(dtype):
 
 
 def width(n, dtype, rows=None):
-    """Normal logits of ``n`` a row; by default rows enough to cross a block of 32 lanes, while n is small."""
-    rows = rows or (35 if n <= 33 else 5 if n <= 100 else 2)
+    """Normal logits of ``n`` a row; by default rows enough to cross a tile of 64 lanes, while n is small."""
+    rows = rows or (70 if n <= 10 else 35 if n <= 33 else 5 if n <= 100 else 2)
     return (rng(n).normal(size=(rows, n)) * 4).astype(dtype)
 
 
