@@ -146,11 +146,12 @@ def sized(*, elements_per_thread=ELEMENTS_PER_THREAD, block_elements=BLOCK_ELEME
 
 
 def count_for(kernel, canonical, limit):
-    """How many threads a kernel gets for one call: one for each full share of its elements."""
+    """How many threads a kernel gets for one call: one for each full share of the elements it counts."""
     if limit == 1:
         return 1
     share = getattr(kernel, "elements_per_thread", ELEMENTS_PER_THREAD)
-    return max(1, min(limit, math.prod(canonical) // share, _rows(canonical)))
+    elements = getattr(kernel, "elements", math.prod)(canonical)
+    return max(1, min(limit, elements // share, _rows(canonical)))
 
 
 def _rows(canonical):

@@ -200,6 +200,14 @@ def test_quota_of_the_cgroup(quota, monkeypatch):
     assert _threads._usable_cpus() == QUOTAS[quota]
 
 
+def test_a_jacobian_is_counted_by_its_result():
+    """So that plain calls, which count in compiled code, have as many threads as `explain` says."""
+    kernel = pytest.importorskip("fastsoftmax.backends.cython", exc_type=ImportError).softmax_jacobian
+    share = kernel.elements_per_thread
+    assert _threads.count_for(kernel, (share // 900 * 3, 30, 1), 8) == 2
+    assert _threads.count_for(kernel, (share // 900, 30, 1), 8) == 1
+
+
 def test_no_thread_for_small_arrays(backend):
     code = f"""
 import threading, numpy as np, fastsoftmax as fs
