@@ -66,6 +66,10 @@ cdef extern from "pool.h" nogil:
     bint take_block(Work*, Py_ssize_t* start, Py_ssize_t* stop)
     void give_up(Work*)
     void wait_for_helpers()
+    int renew_pool_in_children()
+
+if renew_pool_in_children():
+    raise MemoryError("no room for a handler of forks")
 
 ctypedef fused real:
     float

@@ -74,19 +74,18 @@ static int start_helper(void) {
     return !failed;
 }
 
-/* A forked child has none of its parent's threads, and perhaps a lock that one of them held. */
 static void renew_pool(void) {
     pool = (Pool)NEW_POOL;
 }
 
-static void renew_pool_in_children(void) {
-    pthread_atfork(NULL, NULL, renew_pool);
+/* A forked child has none of its parent's threads, and perhaps a lock that one of them held. To be called on import:
+ * a fork that has begun runs no handler that comes later, and without the GIL a first call may come meanwhile. */
+static int renew_pool_in_children(void) {
+    return pthread_atfork(NULL, NULL, renew_pool);
 }
 
 /* Ask for help with a call, and whether it may come. */
 static int ask_for_help(Work *w, int helpers) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, renew_pool_in_children);
     pthread_mutex_lock(&pool.lock);
     int is_free = !pool.work;
     if (is_free) {
