@@ -79,7 +79,7 @@ MUTANTS = [
         ("taking_part = labels >= 0", "taking_part = labels > 0"),
         ("weight.astype(np.float64)[labels[taking_part]].sum()", "weight[labels[taking_part]].sum()"),
         ("return loss[()]", "return loss"),
-        ("loss.sum(dtype=np.float64)", "loss.sum()"),
+        ("exact_sum(loss)", "loss.sum()"),
         ('total / total_weight if reduction == "mean"', 'total / loss.size if reduction == "mean"'),
     ),
     *_of(
