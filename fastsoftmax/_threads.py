@@ -20,7 +20,7 @@ import numpy as np
 
 ENVIRONMENT = "FASTSOFTMAX_NUM_THREADS"
 
-# A second thread pays from about this many elements each: handing a block to the pool costs 60 us.
+# A second thread pays from about this many elements each: one of the pool starts some 60 us late.
 ELEMENTS_PER_THREAD = 64 * 1024
 
 # A block takes at most some 50 ms, so that Ctrl-C is answered between two of them.

@@ -19,8 +19,8 @@ enum { GROUP = 8 };
 
 /* What a pass goes over: so many lines of so many entries, and a last one of `tail` (passes.h). */
 enum kind { ROW, NARROW, TALL, WIDE };
-enum { TILE = 4 };
-#define WIDTH(kind) ((kind) == TALL ? TILE : (kind) == WIDE ? 2 : 1)
+enum { TILE = 4, PAIR = 2 };
+#define WIDTH(kind) ((kind) == TALL ? TILE : (kind) == WIDE ? PAIR : 1)
 typedef struct {
     ptrdiff_t lines, lanes, tail;
     enum kind kind;

@@ -13,14 +13,14 @@ INLINE V NAME(entries_of)(const V *v, NAME(bits) index) {
 }
 
 INLINE void NAME(few_to_lanes)(const REAL *x, const INT n, REAL *lanes, ptrdiff_t apart) {
-    V v[3];
-    for (int i = 0; i < 3; i++) v[i] = i < n ? NAME(load)(x + i * LANES) : NAME(splat)(0);
+    V v[FEW];
+    for (int i = 0; i < FEW; i++) v[i] = i < n ? NAME(load)(x + i * LANES) : NAME(splat)(0);
     for (INT j = 0; j < n; j++) NAME(store)(lanes + j * apart, NAME(entries_of)(v, NAME(lane_index)() * n + j));
 }
 
 INLINE void NAME(lanes_to_few)(const REAL *lanes, ptrdiff_t apart, const INT n, REAL *out) {
-    V v[3];
-    for (int j = 0; j < 3; j++) v[j] = j < n ? NAME(load)(lanes + j * apart) : NAME(splat)(0);
+    V v[FEW];
+    for (int j = 0; j < FEW; j++) v[j] = j < n ? NAME(load)(lanes + j * apart) : NAME(splat)(0);
     for (INT i = 0; i < n; i++) {
         NAME(bits) k = NAME(lane_index)() + i * (INT)LANES;
         NAME(store)(out + i * LANES, NAME(entries_of)(v, k % n * (INT)LANES + k / n));
@@ -344,8 +344,8 @@ INLINE ptrdiff_t NAME(tiles)(enum op op, const REAL *a, const REAL *b, REAL *out
     return i;
 }
 
-/* The ops and numbers of entries that are compiled so: from one to five times as fast at n = 2, 1.1 to 1.5 times at 10,
- * nothing at 16 (docs/performance.md); and each takes half a second to compile. */
+/* The ops and numbers of entries that are compiled so: 1.2 to 4 times as fast at n = 2, up to 1.5 times at 10; at 16
+ * softmax gains nothing (docs/performance.md). Each takes half a second to compile. */
 #define TILES_OF(op, n)                                                                                    \
     PASS ptrdiff_t NAME(op##_tiles_##n)(const REAL *a, const REAL *b, REAL *out, REAL *results,            \
                                         const ptrdiff_t *labels, ptrdiff_t rows, const Target *t) {        \

@@ -5,8 +5,8 @@
  * * NARROW: rows side by side, up to a vector's lanes of them.
  * * TALL: rows side by side, a tile of them: TILE vectors, whose dependent steps fill each other's gaps and whose
  *   state stays in registers from line to line.
- * * WIDE: rows side by side, more of them, GROUP lines at a time, and of these a vector after the other. Vector w of
- *   what a pass returns belongs to the rows of vector w of each line.
+ * * WIDE: rows side by side, more of them, GROUP / PAIR lines at a time, and of these PAIR vectors after the others.
+ *   Vector w of what a pass returns belongs to the rows of vector w of each line.
  *
  * A row in a lane has the same bits in every kind. Results may take the place of inputs. */
 
@@ -17,7 +17,7 @@
 #define EACH_STATE for (int w = 0; w < (kind == WIDE ? NAME(vectors)(g) : wide); w++)
 
 INLINE int NAME(vectors)(const Grid *g) {
-    return g->kind == WIDE ? (int)((g->lanes + 2 * LANES - 1) / (2 * LANES) * 2) : WIDTH(g->kind);
+    return g->kind == WIDE ? (int)((g->lanes + PAIR * LANES - 1) / (PAIR * LANES) * PAIR) : WIDTH(g->kind);
 }
 
 #define ROW_GRID(n) (&(const Grid){(n) / LANES, LANES, (n) % LANES, ROW})
@@ -62,7 +62,7 @@ INLINE int NAME(vectors)(const Grid *g) {
 #define ACROSS(BODY, height)                                                                               \
     {                                                                                                      \
         if (kind == WIDE) {                                                                                \
-            for (c = 0; lanes - c >= 2 * LANES; c += 2 * LANES) BODY(height, 2 * LANES)                    \
+            for (c = 0; lanes - c >= PAIR * LANES; c += PAIR * LANES) BODY(height, PAIR * LANES)           \
             if (c < lanes) BODY(height, lanes - c)                                                         \
         } else {                                                                                           \
             BODY(height, full)                                                                             \
