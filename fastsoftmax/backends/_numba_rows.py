@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.backends._numba_jit import inlined
+from fastsoftmax.backends._numba_jit import allocating, inlined
 from fastsoftmax.backends._numba_vectors import (
     constant,
     fma,
@@ -37,8 +37,8 @@ from fastsoftmax.backends._numba_vectors import (
     with_lane,
 )
 
-# Rows this short go in lanes: at n = 33 they take half the time, from about 100 on they take more.
-SHORT = 64
+# Rows this short go in lanes: at n = 65 they take three quarters of the time, from about 120 on more.
+SHORT = 100
 
 Task = namedtuple("Task", "folds start next step spread vectors live tail")
 """Vector ``j`` starts at element ``start + j * step``, its lanes ``spread`` apart; ``live`` of them hold
@@ -147,14 +147,14 @@ def row_at(x, k, r):
     return (o + r, 0) if contiguous(x) else (o, i + r)
 
 
-@inlined
+@allocating
 def scratch(x):
     """Memory for the vectors of one task."""
     n, width = x.shape[1], lanes(x)
     return aligned(x, n + width if one_row_a_task(x) else n * width)
 
 
-@inlined
+@allocating
 def aligned(x, size):
     """Uninitialised memory of ``x``'s dtype where no vector crosses a cache line."""
     memory = np.empty(size + lanes(x), x.dtype)

@@ -1,9 +1,10 @@
-"""A vector of 64 bytes as a numba type, and the operations on it that kernels need.
+"""A vector of 128 bytes as a numba type, and the operations on it that kernels need.
 
 Numba leaves vectorising to LLVM, which gives up on a maximum, on a sum that must keep its order, and
 on arrays that may overlap (``out=x``). Explicit vectors need none of its consent: one lane count at
 every instruction set, so one order of summation, and code for 128, 256 or 512 bits from the same
-source. LLVM fuses ``fma`` where the CPU can, and contracts nothing else.
+source. A vector takes two or more registers, whose dependent steps fill each other's gaps. LLVM
+fuses ``fma`` where the CPU can, and contracts nothing else.
 """
 
 import operator
@@ -13,7 +14,8 @@ from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-BYTES = 64
+BYTES = 128
+_CACHE_LINE = 64
 
 
 class Vector(types.Type):
@@ -222,7 +224,7 @@ def store(typingctx, a, i, v):
 
 @intrinsic(prefer_literal=True)
 def prefetch(typingctx, a, i, write):
-    """Bring the cache line of element ``i`` closer; it may lie beyond the array."""
+    """Bring the vector at element ``i`` closer; it may lie beyond the array."""
 
     def codegen(context, builder, sig, args):
         i32 = ir.IntType(32)
@@ -230,7 +232,9 @@ def prefetch(typingctx, a, i, write):
         of = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
         function = cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0")
         keep_close, data = i32(3), i32(1)
-        builder.call(function, (pointer, i32(write.literal_value), keep_close, data))
+        for _ in range(BYTES // _CACHE_LINE):
+            builder.call(function, (pointer, i32(write.literal_value), keep_close, data))
+            pointer = builder.gep(pointer, [i32(_CACHE_LINE * 8 // a.dtype.bitwidth)])
         return context.get_dummy_value()
 
     return types.void(a, types.intp, write), codegen

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import types
 
-from fastsoftmax.backends._numba_jit import Kernel, inlined
+from fastsoftmax.backends._numba_jit import Kernel, allocating, inlined
 from fastsoftmax.backends._numba_rows import (
     SHORT,
     aligned,
@@ -338,7 +338,7 @@ def _sum_but_dominant(tile, t):
     return lane(total(t, hi, lo), 0)
 
 
-@inlined
+@allocating
 def _everywhere(x, weight, smoothing):
     """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
     n = x.shape[1]
