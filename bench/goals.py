@@ -31,6 +31,10 @@ def main():
     arguments = _arguments()
     if arguments.child:
         return _child(*arguments.child.split(","), arguments.match)
+    cells = [str(goal.case) for goal in (*GOALS, *BACKEND_GOALS)]
+    if not any(arguments.match in cell for cell in cells):
+        listed = "\n  ".join(dict.fromkeys(cells))
+        raise SystemExit(f"no cell holds {arguments.match!r}; the cells are\n  {listed}")
     runs = [_measure(threads, isa, arguments.match) for isa in arguments.isa for threads in arguments.threads]
     for run in runs:
         console.print(_table(run))

@@ -20,6 +20,8 @@ _INTEGER_KINDS = "iub"  # become float64 before any subtraction
 def as_floats(**arrays):
     """The arguments as native ndarrays of one float dtype, or ``TypeError`` naming the offender."""
     converted = [_as_float(value, name) for name, value in arrays.items()]
+    if len(converted) == 1:
+        return converted
     dtype = np.result_type(*converted)
     return [a if a.dtype == dtype else a.astype(dtype) for a in converted]
 
@@ -31,7 +33,7 @@ def _as_float(value, name):
             "or the plain data with where="
         )
     a = np.asarray(value)
-    if a.dtype in _NATIVE and a.dtype.isnative:
+    if a.dtype in _NATIVE:
         return a
     if a.dtype.kind in _INTEGER_KINDS:
         return a.astype(np.float64)
@@ -130,7 +132,6 @@ class Rows:
 
     def view(self, a):
         """``a`` as an aligned C-contiguous array in canonical form: a view where that is possible."""
-        a = a.reshape(self.shape)
         if self.order is not None:
             a = a.transpose(self.order)
         if not (a.flags.c_contiguous and a.flags.aligned):

@@ -2,8 +2,8 @@
 
 Blocks are rows of the canonical form, so each row is computed by one thread exactly as it would be
 alone: the bits do not depend on the thread count. The pool is made on first use and made anew in
-forked children; kernels release the GIL. Kernels with a ``parallel`` twin share out their blocks themselves
-(the compiled ones by src_cy/pool.h).
+forked children; kernels release the GIL. Kernels with a ``parallel`` twin are compiled: they make and share
+out their blocks themselves (the Cython ones by src_cy/pool.h), and NumPy has nothing to warn of.
 """
 
 import math
@@ -165,12 +165,15 @@ def run(kernel, canonical, args, num_threads=None):
     Arrays of two or more dimensions lead with ``outer``, and end with ``inner`` where there is one;
     they are cut along the first, or along the last where ``outer`` is 1. Other arguments are shared.
     """
-    size = math.prod(canonical)
     threads = count_for(kernel, canonical, limit(num_threads))
-    if threads > 1 and (parallel := getattr(kernel, "parallel", None)):
-        parallel(*args, num_threads=threads)
+    if parallel := getattr(kernel, "parallel", None):
+        if threads == 1:
+            kernel(*args)
+        else:
+            parallel(*args, num_threads=threads)
         return
-    blocks = max(threads, math.ceil(size / getattr(kernel, "block_elements", BLOCK_ELEMENTS)))
+    block_elements = getattr(kernel, "block_elements", BLOCK_ELEMENTS)
+    blocks = max(threads, math.ceil(math.prod(canonical) / block_elements))
     calls = _cut(canonical, args, blocks)
     if threads > 1:
         _run_on_pool(kernel, calls, threads)

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 import os
 import threading
 from pathlib import Path
@@ -83,7 +84,7 @@ class Kernel:
     """
 
     def __init__(self, function, signature, **attributes):
-        vars(self).update(attributes)
+        vars(self).update({"block_elements": _threads.BLOCK_ELEMENTS, **attributes})
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         parameters = list(inspect.signature(function).parameters.values())
         self.__signature__ = inspect.Signature(parameters[:-2])
@@ -95,12 +96,18 @@ class Kernel:
             serial = self._serial[args[0].dtype]
         except KeyError:
             serial = self._compile(args[0].dtype)
-        serial(*args, 0, 1)
+        rounds = self._rounds(args[0], 1)
+        for part in range(rounds):
+            serial(*args, part, rounds)
 
     @property
     def parallel(self):
-        """The twin for several threads, or None where numba cannot start any."""
+        """The kernel on several threads, or None where numba cannot start any."""
         return self._run_parallel if _launcher.usable else None
+
+    def _rounds(self, a, threads):
+        """How many times to start; Ctrl-C is answered in between."""
+        return math.ceil(a.size / (threads * self.block_elements))
 
     def _run_parallel(self, *args, num_threads):
         threads = min(num_threads, numba.config.NUMBA_NUM_THREADS)
@@ -108,7 +115,7 @@ class Kernel:
         if twin is None or not _launcher.lock.acquire(blocking=False):
             self(*args)
             return
-        rounds = -(-args[0].size // (threads * _threads.BLOCK_ELEMENTS))  # Ctrl-C is answered in between
+        rounds = self._rounds(args[0], threads)
         before = numba.get_num_threads()
         try:
             numba.set_num_threads(threads)
