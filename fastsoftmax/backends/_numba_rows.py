@@ -5,7 +5,6 @@ side by side in the lanes. Otherwise a task is as many rows as there are lanes, 
 The two differ in where a task's vectors lie, and in that the first folds its lanes at the end.
 """
 
-import math
 from collections import namedtuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from fastsoftmax.backends._numba_jit import allocating, inlined
 from fastsoftmax.backends._numba_vectors import (
     constant,
+    exponent_and_fraction,
     fma,
     fold_largest,
     fold_sum,
@@ -286,16 +286,24 @@ def sums_of_row(s, r):
 
 
 @inlined
-def log_sum_of_row(s, r):
-    """``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` over all entries but one maximum."""
-    top, others, _ = sums_of_row(s, r)
-    return math.log1p(others / top)
+def log_sums(s):
+    """``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` of a row but for one maximum."""
+    return log1p(((s.hi + s.lo) + (s.ties - splat(s.top, 1)) * s.top) / s.top)
 
 
 @inlined
-def log_sums(t, s):
-    """`log_sum_of_row` of each row."""
-    v = s.hi
-    for r in range(rows_in(t)):
-        v = with_lane(v, r, log_sum_of_row(s, r))
-    return splat(v, lane(v, 0)) if t.folds else v
+def log1p(s):
+    """``log(1 + s)`` for ``s >= 0`` to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993)."""
+    zero, one = splat(s, 0), splat(s, 1)
+    u = one + s
+    k, fraction = exponent_and_fraction(u)
+    f = where_equal(k, zero, s, fraction - one)
+    v = splat(s, 2) + f
+    inverse = one / (u * v)
+    lost = where_greater(s, one, one - (u - s), s - (u - one)) * (inverse * v)
+    lost = where_equal(k, zero, zero, lost)
+    half, z = f * f * splat(s, 0.5), f * (inverse * u)
+    w = z * z
+    r = w * polynomial(w, "LOG")
+    small = (z * (half + r) + (k * constant(s, "LOG_LN2_LO") + lost)) - half
+    return where_greater(splat(s, np.inf), s, (small + f) + k * constant(s, "LOG_LN2_HI"), s)

@@ -37,7 +37,8 @@ class _VectorModel(models.PrimitiveModel):
 # Floats that differ by dtype. LN2_HI ends in so many zeros that k * LN2_HI is exact for every k that
 # exp_shifted meets; the low bits of EXP_MAGIC hold the exponent's bias and POWER, 2**POWER being the
 # factor that keeps its results from becoming subnormal. EXP is the minimax polynomial of
-# (exp(r) - 1 - r) / r**2 on |r| <= 0.3467, to 2**-27.9 and 2**-56.2 of exp(r).
+# (exp(r) - 1 - r) / r**2 on |r| <= 0.3467, to 2**-27.9 and 2**-56.2 of exp(r). LOG_LN2_HI to LOG are those of
+# fdlibm's s_log1p.c and its float twin (Sun Microsystems, 1993).
 _CONSTANTS = {
     types.float32: {
         "LOG2E": 1.4426950408889634,
@@ -56,6 +57,9 @@ _CONSTANTS = {
             0.1666652113199234,
             0.4999999403953552,
         ),
+        "LOG_LN2_HI": 6.9313812256e-01,
+        "LOG_LN2_LO": 9.0580006145e-06,
+        "LOG": (0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693),
     },
     types.float64: {
         "LOG2E": 1.4426950408889634,
@@ -79,9 +83,21 @@ _CONSTANTS = {
             0.1666666666666641,
             0.5000000000000011,
         ),
+        "LOG_LN2_HI": 6.93147180369123816490e-01,
+        "LOG_LN2_LO": 1.90821492927058770002e-10,
+        "LOG": (
+            1.479819860511658591e-01,
+            1.531383769920937332e-01,
+            1.818357216161805012e-01,
+            2.222219843214978396e-01,
+            2.857142874366239149e-01,
+            3.999999999940941908e-01,
+            6.666666666666735130e-01,
+        ),
     },
 }
 _MANTISSA_BITS = {types.float32: 23, types.float64: 52}
+_SQRT_HALF_BITS = {types.float32: 0x3F3504F3, types.float64: 0x3FE6A09E667F3BCD}
 
 
 def _infix(function, instruction):
@@ -395,6 +411,25 @@ def low_bits_as_exponent(typingctx, t):
         return builder.bitcast(builder.shl(bits, shift), args[0].type)
 
     return t(t), codegen
+
+
+@intrinsic
+def exponent_and_fraction(typingctx, v):
+    """``k`` and ``f`` of positive ``v = 2**k * f``, ``f`` between ``sqrt(1/2)`` and ``sqrt(2)``."""
+    integers = ir.VectorType(ir.IntType(v.dtype.bitwidth), v.lanes)
+
+    def codegen(context, builder, sig, args):
+        floats = args[0].type
+        mantissa_bits = ir.Constant(integers, [_MANTISSA_BITS[v.dtype]] * v.lanes)
+        bits = builder.bitcast(args[0], integers)
+        above = builder.sub(bits, ir.Constant(integers, [_SQRT_HALF_BITS[v.dtype]] * v.lanes))
+        exponent = builder.ashr(above, mantissa_bits)
+        fraction = builder.bitcast(builder.sub(bits, builder.shl(exponent, mantissa_bits)), floats)
+        magic = _constant(v, _CONSTANTS[v.dtype]["ROUND"])  # its low bits are an integer
+        k = builder.bitcast(builder.add(builder.bitcast(magic, integers), exponent), floats)
+        return context.make_tuple(builder, sig.return_type, (builder.fsub(k, magic), fraction))
+
+    return types.UniTuple(v, 2)(v), codegen
 
 
 def _swapped(builder, v, distance):

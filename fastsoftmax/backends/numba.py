@@ -4,8 +4,6 @@ Each function computes its share of the rows, ``part`` of ``parts``; what it is 
 the arguments of ``python.py``. The parts of a pass: copy a task into scratch, reduce, write the result.
 """
 
-import math
-
 import numpy as np
 from numba import types
 
@@ -18,7 +16,6 @@ from fastsoftmax.backends._numba_rows import (
     fetch,
     folded,
     get,
-    log_sum_of_row,
     log_sums,
     look_ahead,
     others,
@@ -98,7 +95,7 @@ def log_softmax(x, out, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
         # log y_j = (x_j - max) - log(1 + rest)
-        log_sum = log_sums(t, others(tile, x, out, t, m, False))
+        log_sum = log_sums(others(tile, x, out, t, m, False))
         for j in range(t.vectors):
             put(out, t, j, (vector(tile, j) - m) - log_sum)
 
@@ -110,10 +107,10 @@ def logsumexp(x, out, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
         s = others(tile, x, None, t, m, False)
+        # The sum without the infinities is NaN if the row holds one.
+        result = m + where_equal(m - m, splat(x, 0), log_sums(s), s.hi)
         for r in range(rows_in(t)):
-            row_max = np.float64(lane(m, r))
-            # The sum without the infinities is NaN if the row holds one.
-            out[row_at(x, k, r)] = row_max + (lane(s.hi, r) if math.isinf(row_max) else log_sum_of_row(s, r))
+            out[row_at(x, k, r)] = lane(result, r)
 
 
 @_kernel(_in, _in, _out)
@@ -223,12 +220,12 @@ def cross_entropy(x, labels, weight, smoothing, loss, part, parts):
     for k in share(x, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
-        s = others(tile, x, None, t, m, False)
+        log_sum_of = log_sums(others(tile, x, None, t, m, False))
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
         for r in range(rows_in(t)):
             row = row_at(x, k, r)
             at_label = (1 - smoothing) * weight[labels[row]]
-            log_sum = log_sum_of_row(s, r)
+            log_sum = np.float64(lane(log_sum_of, r))
             # -log y_j = (max - x_j) + log(1 + rest)
             nll = (np.float64(lane(m, r)) - tile[_entry(t, x, labels[row], r)]) + log_sum
             row_loss = at_label * nll
@@ -248,6 +245,7 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
         for r in range(rows_in(t)):
             at_labels[r] = tile[_entry(t, x, labels[row_at(x, k, r)], r)]
         s = others(tile, x, out, t, m, True)
+        log_sum_of = log_sums(s)
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
         factor = correction = keep = splat(x, 0)
         for r in range(rows_in(t)):
@@ -257,7 +255,7 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
                 continue
             at_label = (1 - smoothing) * weight[labels[row]]
             row_max, at = np.float64(lane(m, r)), at_labels[r]
-            log_sum = log_sum_of_row(s, r)
+            log_sum = np.float64(lane(log_sum_of, r))
             nll = (row_max - at) + log_sum
             row_loss = at_label * nll
             if smoothing:
