@@ -177,8 +177,38 @@ INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
 /* Up to so many entries a row stays in registers. */
 #define SHORT_MATRIX 16
 
-/* J_ij = y_i * ((i == j) - y_j) of rows that are `wide` vectors; 1 - y_i of a dominant entry is the sum of the
- * others, as a tree. */
+/* So many entries a row, or fewer: faster by permutations, each of which AVX-512 has in one instruction. */
+#define TINY_MATRIX (VECTOR_BYTES == 64 ? 3 * LANES / 4 : LANES / 2)
+
+/* J_ij = y_i * ((i == j) - y_j) of rows that are one vector: a matrix is written as one row of n * n entries, products
+ * of two permutations. 1 - y_i of a dominant entry is the sum of the others, as a tree. */
+INLINE void NAME(tiny_jacobians)(const REAL *y, REAL *out, ptrdiff_t rows, ptrdiff_t n) {
+    const V zero = NAME(splat)(0), half = NAME(splat)((REAL)0.5);
+    const ptrdiff_t size = n * n, vectors = (size + LANES - 1) / LANES, last = size < LANES ? 0 : size - LANES;
+    NAME(bits) first[LANES], second[LANES]; /* which y_i, and which -y_j or 1 - y_i, for each lane of a vector */
+    for (ptrdiff_t k = 0; k < vectors; k++)
+        for (INT l = 0; l < LANES; l++) {
+            INT at = (INT)(k * LANES < last ? k * LANES : last) + l, i = at / (INT)n, j = at % (INT)n;
+            first[k][l] = i;
+            second[k][l] = i == j ? i + (INT)LANES : j;
+        }
+    for (; rows; rows--, y += n, out += size) {
+        V v = NAME(load_part)(y, n, zero), others = NAME(select)(NAME(greater)(v, half), zero, v);
+        for (int distance = LANES / 2; distance; distance /= 2) others += NAME(partners)(others, distance);
+        V complement = NAME(select)(NAME(greater)(v, half), others, 1 - v);
+        for (ptrdiff_t k = 0; k < vectors; k++) {
+            REAL *at = out + (k * LANES < last ? k * LANES : last);
+            V j = NAME(entries)(v, v, first[k]) * NAME(entries)(-v, complement, second[k]);
+            __builtin_prefetch(at + STORES_AHEAD, 1);
+            if (size < LANES)
+                NAME(store_part)(at, size, j);
+            else
+                NAME(store)(at, j);
+        }
+    }
+}
+
+/* The same of rows that are `wide` vectors. */
 INLINE void NAME(short_jacobians)(const REAL *y, REAL *out, ptrdiff_t rows, ptrdiff_t n, const int wide) {
     const V zero = NAME(splat)(0), half = NAME(splat)((REAL)0.5);
     for (; rows; rows--, y += n, out += n * n) {
@@ -220,7 +250,9 @@ INLINE void NAME(long_jacobian)(const REAL *y, REAL *out, ptrdiff_t n) {
 
 static void NAME(softmax_jacobians)(const REAL *y, REAL *out, ptrdiff_t rows, ptrdiff_t n) {
     ptrdiff_t vectors = (n + LANES - 1) / LANES;
-    if (vectors == 1)
+    if (n <= TINY_MATRIX)
+        NAME(tiny_jacobians)(y, out, rows, n);
+    else if (vectors == 1)
         NAME(short_jacobians)(y, out, rows, n, 1);
     else if (vectors == 2 && 2 * LANES <= SHORT_MATRIX)
         NAME(short_jacobians)(y, out, rows, n, 2);

@@ -23,6 +23,7 @@
 #undef PIECE
 #undef STORES_AHEAD
 #undef SHORT_MATRIX
+#undef TINY_MATRIX
 #undef MANTISSA_BITS
 #undef BIAS
 #undef UNBIAS
