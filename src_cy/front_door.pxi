@@ -1,6 +1,6 @@
 """The short way for plain calls: from the public name to the kernel in one C function.
 
-The Python layer takes 14-30 us, more than the softmax of a (1000, 5) array, and 70 us where a large one has
+The Python layer takes 9-40 us, as much as the softmax of a (1000, 5) array, and 70 us where a large one has
 swept it out of the caches; this takes 0.6 us at (1, 10). The bits are the same: it runs the same kernel. What is not
 plain goes the long way: anything but C-contiguous native arrays, other arguments than one ``axis`` and ``out=``,
 wrong labels, a number of threads.

@@ -135,17 +135,9 @@ MUTANTS = [
     *_of(
         "fastsoftmax/_arrays.py",
         ("dtype = np.result_type(*converted)", "dtype = converted[0].dtype"),
-        (
-            "if a.dtype in _NATIVE and a.dtype.isnative:",
-            "if a.dtype in _NATIVE:",
-            "dtypes of another byte order are not equal to native ones",
-        ),
+        ("if a.dtype in _NATIVE:", "if a.dtype.kind == 'f' and a.dtype.itemsize in (4, 8):"),
         ('_INTEGER_KINDS = "iub"', '_INTEGER_KINDS = "ib"'),
-        (
-            'return a.astype(a.dtype.newbyteorder("="), copy=False)',
-            "return a",
-            "the result type is native, and what has another is converted to it",
-        ),
+        ('return a.astype(a.dtype.newbyteorder("="), copy=False)', "return a"),
         (
             "    ndim = max(ndim, 1)  # a 0-d array is one row of one entry\n",
             "",

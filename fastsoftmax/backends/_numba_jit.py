@@ -84,7 +84,7 @@ class Kernel:
     """
 
     def __init__(self, function, signature, **attributes):
-        vars(self).update({"block_elements": _threads.BLOCK_ELEMENTS, **attributes})
+        vars(self).update(attributes)
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         parameters = list(inspect.signature(function).parameters.values())
         self.__signature__ = inspect.Signature(parameters[:-2])
@@ -107,7 +107,7 @@ class Kernel:
 
     def _rounds(self, a, threads):
         """How many times to start; Ctrl-C is answered in between."""
-        return math.ceil(a.size / (threads * self.block_elements))
+        return math.ceil(a.size / (threads * getattr(self, "block_elements", _threads.BLOCK_ELEMENTS)))
 
     def _run_parallel(self, *args, num_threads):
         threads = min(num_threads, numba.config.NUMBA_NUM_THREADS)
