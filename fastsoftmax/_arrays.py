@@ -18,15 +18,14 @@ _INTEGER_KINDS = "iub"  # become float64 before any subtraction
 
 
 def as_floats(**arrays):
-    """The arguments as native ndarrays of one float dtype, or ``TypeError`` naming the offender."""
-    converted = [_as_float(value, name) for name, value in arrays.items()]
-    if len(converted) == 1:
-        return converted
+    """Several arguments as native ndarrays of one float dtype."""
+    converted = [as_float(value, name) for name, value in arrays.items()]
     dtype = np.result_type(*converted)
     return [a if a.dtype == dtype else a.astype(dtype) for a in converted]
 
 
-def _as_float(value, name):
+def as_float(value, name):
+    """An argument as a native ndarray of a float dtype, or ``TypeError`` naming the offender."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, whose mask would be lost: pass {name}.filled(-np.inf), "

@@ -10,7 +10,17 @@ from functools import partial
 import numpy as np
 
 from fastsoftmax import _layouts, _threads, registry
-from fastsoftmax._arrays import Result, as_floats, as_labels, as_mask, as_weight, is_half, rows_of, same_shape
+from fastsoftmax._arrays import (
+    Result,
+    as_float,
+    as_floats,
+    as_labels,
+    as_mask,
+    as_weight,
+    is_half,
+    rows_of,
+    same_shape,
+)
 from fastsoftmax._cuda.door import also_on_device
 from fastsoftmax._front import exact_sum, front_door
 from fastsoftmax._halves import Widened
@@ -136,7 +146,7 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     >>> fs.logsumexp([[1000.0, 1000.0], [0.0, 0.0]])
     array([1.00069315e+03, 6.93147181e-01])
     """
-    (x,) = as_floats(x=x)
+    x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
     if where is not None:
         x = np.where(as_mask(where, x.shape), x, x.dtype.type(-np.inf))
@@ -347,7 +357,7 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
     (2, 2, 2, 2)
     """
     _layouts.check(layout, out)
-    (y,) = as_floats(y=y)
+    y = as_float(y, "y")
     rows = rows_of(y.shape, axis, last=True)
 
     def blocks(out=None):
@@ -502,7 +512,7 @@ def cross_entropy_with_grad(
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
     """An op of one array whose result has its shape, ``fill`` where masked out."""
-    (x,) = as_floats(x=x)
+    x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
     masked = x
     if where is not None:
@@ -546,7 +556,7 @@ def _classification(x, labels, axis, weight, ignore_index, label_smoothing, redu
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0 and 1; got {label_smoothing!r}")
     if weight is None:
-        (x,) = as_floats(x=x)
+        x = as_float(x, "x")
     else:
         x, weight = as_floats(x=x, weight=weight)
     rows = rows_of(x.shape, axis)
