@@ -21,9 +21,11 @@ from fastsoftmax.backends._numba_vectors import (
     larger,
     load,
     load_element,
+    load_rows,
     load_some,
     load_strided,
     low_bits_as_exponent,
+    piece,
     polynomial,
     prefetch,
     splat,
@@ -175,6 +177,13 @@ def set_vector(tile, j, v):
 def fetch(tile, x, t, fill):
     """Copy a task into scratch, with ``fill`` beyond its end; returns each row's maximum, NaN left out."""
     m = splat(x, -np.inf)
+    if t.spread != 1 and t.live == lanes(x) and t.vectors >= piece(x):
+        for j in range(0, t.vectors, piece(x)):
+            k = min(j, t.vectors - piece(x))  # the last pieces overlap those before
+            load_rows(x, t.start + k, t.spread, tile, k * lanes(x))
+        for j in range(t.vectors):
+            m = larger(vector(tile, j), m)
+        return m
     for j in range(t.vectors):
         v = get(x, t, j, fill)
         set_vector(tile, j, v)
@@ -288,20 +297,25 @@ def sums_of_row(s, r):
 @inlined
 def log_sums(s):
     """``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` of a row but for one maximum."""
-    return log1p(((s.hi + s.lo) + (s.ties - splat(s.top, 1)) * s.top) / s.top)
+    zero, one = splat(s.top, 0), splat(s.top, 1)
+    total, error = two_sum(s.hi, (s.ties - one) * s.top)
+    total, error = two_sum(total, error + s.lo)
+    inverse = one / s.top
+    rest = total * inverse
+    return log1p(rest, (fma(zero - rest, s.top, total) + error) * inverse)
 
 
 @inlined
-def log1p(s):
-    """``log(1 + s)`` for ``s >= 0`` to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993)."""
+def log1p(s, error):
+    """``log(1 + s + error)`` for ``s >= 0`` to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993)."""
     zero, one = splat(s, 0), splat(s, 1)
     u = one + s
     k, fraction = exponent_and_fraction(u)
     f = where_equal(k, zero, s, fraction - one)
     v = splat(s, 2) + f
     inverse = one / (u * v)
-    lost = where_greater(s, one, one - (u - s), s - (u - one)) * (inverse * v)
-    lost = where_equal(k, zero, zero, lost)
+    lost = where_greater(s, one, one - (u - s), s - (u - one))
+    lost = (where_equal(k, zero, zero, lost) + error) * (inverse * v)
     half, z = f * f * splat(s, 0.5), f * (inverse * u)
     w = z * z
     r = w * polynomial(w, "LOG")
