@@ -31,9 +31,9 @@ def main():
     arguments = _arguments()
     if arguments.child:
         return _child(*arguments.child.split(","), arguments.match)
-    cells = [str(goal.case) for goal in (*GOALS, *BACKEND_GOALS)]
-    if not any(arguments.match in cell for cell in cells):
-        listed = "\n  ".join(dict.fromkeys(cells))
+    every = (*GOALS, *BACKEND_GOALS)
+    if not _matching(every, arguments.match):
+        listed = "\n  ".join(dict.fromkeys(str(goal.case) for goal in every))
         raise SystemExit(f"no cell holds {arguments.match!r}; the cells are\n  {listed}")
     runs = [_measure(threads, isa, arguments.match) for isa in arguments.isa for threads in arguments.threads]
     for run in runs:
@@ -54,6 +54,10 @@ def _arguments():
     parser.add_argument("--match", default="", help="only cells whose name holds this")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _matching(goals, match):
+    return [goal for goal in goals if match in str(goal.case)]
 
 
 def _measure(threads, isa, match):
@@ -96,8 +100,7 @@ def _child(threads, isa, match):
     candidates = [peers.default(), *peers.backends(), *peers.peers(), *peers.floors()]
     for candidate in candidates:
         candidate.set_threads(threads)
-    goals = [goal for goal in GOALS if match in str(goal.case)]
-    backend_goals = [goal for goal in BACKEND_GOALS if match in str(goal.case)]
+    goals, backend_goals = _matching(GOALS, match), _matching(BACKEND_GOALS, match)
     cases = list(dict.fromkeys(goal.case for goal in goals + backend_goals))
     times = {}
     for i, case in enumerate(cases):

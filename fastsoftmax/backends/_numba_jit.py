@@ -34,20 +34,19 @@ def jit(function, **options):
     return numba.njit(**FLAGS, **options)(function)
 
 
-def inlined(function, **options):
+def inlined(function, counted=False):
     """A helper of kernels. Vectors never cross a call: as arguments they would go through memory.
 
     Without the wrappers, which nothing calls, kernels compile in two thirds of the time. Helpers do not
     count references to the arrays they are given, which their callers hold anyway: that was 40 % of a
     softmax of 5 entries a row.
     """
-    options = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
-    return jit(function, forceinline=True, **options)
+    return jit(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=counted)
 
 
 def allocating(function):
     """A helper that makes arrays, whose references have to be counted."""
-    return inlined(function, _nrt=True)
+    return inlined(function, counted=True)
 
 
 def _compiled(function, signature, **options):

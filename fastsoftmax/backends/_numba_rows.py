@@ -288,10 +288,10 @@ def others(tile, x, out, t, m, keep):
 
 @inlined
 def sums_of_row(s, r):
-    """Of the row in lane ``r``, in units of one: exp of a maximum, the sum of all others, and of all."""
+    """Of the row in lane ``r``: the sum of all exponentials but one maximum's, and of all."""
     hi, lo = np.float64(lane(s.hi, r)), np.float64(lane(s.lo, r))
     ties, top = np.float64(lane(s.ties, r)), np.float64(lane(s.top, r))
-    return top, (hi + lo) + (ties - 1) * top, (hi + lo) + ties * top
+    return (hi + lo) + (ties - 1) * top, (hi + lo) + ties * top
 
 
 @inlined

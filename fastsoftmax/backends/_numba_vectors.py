@@ -302,8 +302,8 @@ def piece(typingctx, like):
 def load_rows(typingctx, a, i, stride, tile, at):
     """Write a `piece` of as many rows as there are lanes, ``stride`` elements apart, from element ``i`` on.
 
-    They become as many vectors of ``tile``, from its element ``at`` on, a row in each lane. In 0.8 to 0.9 of
-    the time of `load_strided` for each.
+    They become as many vectors of ``tile``, from its element ``at`` on, a row in each lane. Faster than
+    `load_strided` for each of them: an insertion a piece, not one an entry.
     """
     vector = Vector(a.dtype)
     count = _PIECE_BYTES * 8 // a.dtype.bitwidth

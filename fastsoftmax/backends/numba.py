@@ -261,7 +261,7 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
             if smoothing:
                 row_loss += np.float64(lane(spread, r)) + whole * log_sum
             loss[row] = row_loss
-            _, rest, sum_e = sums_of_row(s, r)
+            rest, sum_e = sums_of_row(s, r)
             y = tile[_entry(t, x, labels[row], r)] / sum_e
             one_minus = rest / sum_e if at == row_max else 1 - y
             # d loss / d x_j = y_j * (at_label + whole) - everywhere_j - (j == label) * at_label
