@@ -1,4 +1,4 @@
-/* The kernels for float and double. */
+/* The kernels for double and float. */
 #pragma once
 #include "simd.h"
 
@@ -13,9 +13,9 @@ enum op {
     CROSS_ENTROPY,
 };
 
-/* How many vectors go through exp side by side, so that their chains of 20 dependent operations fill each
- * other's gaps. */
-enum { GROUP = 8 };
+/* How many vectors a pass takes at a time, so that their dependent operations fill each other's gaps; through exp half
+ * as many, whose steps then stay in registers; and lines that a sum takes before it is handed over (sums.h). */
+enum { GROUP = 8, EXPS = 4, CHUNK = 65536 };
 
 /* What a pass goes over: so many lines of so many entries, and a last one of `tail` (passes.h). */
 enum kind { ROW, NARROW, TALL, WIDE };
@@ -26,8 +26,9 @@ typedef struct {
     enum kind kind;
 } Grid;
 
-/* How exp shifts its argument (real.h), and whether its sum is that of the entries other than maxima. */
-enum { SHIFTED = 1, MIXED = 2, OTHERS = 4 };
+/* Whether rows of large maxima are among those that go through exp (real.h), and whether its sum is that of the entries
+ * other than maxima. */
+enum { MIXED = 1, OTHERS = 2 };
 
 /* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
  * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
@@ -36,74 +37,66 @@ typedef struct {
     double at_label, total, scale;
 } Target;
 
-#define REAL float
-#define INT int32_t
-#define NAME(x) x##_f32
-#define MANTISSA_BITS 23
-#define BIAS 64
-#define UNBIAS 0x1p-64f
-#define MAGIC (12582912.0f + 127 + BIAS) /* 1.5 * 2**23: adding it rounds to an integer, kept in the low bits */
-#define PLAIN_MAGIC 12582912.0f
-#define COARSE_ROUNDER 196608.0f /* 1.5 * 2**23 / 64 */
-#define LARGE 256.0f
-#define VANISHES 128.0f /* exp(-104) rounds to 0 */
-#define MAX_REAL 3.4e38f
-#define SPLITTER 4097.0f
-#define LOG2E 1.44269504f
-#define LN2_HIGH 0.693359375f /* 9 bits: k * LN2_HIGH is exact */
-#define LN2_LOW -2.12194440e-4f
-/* (exp(r) - 1 - r) / r**2 for |r| <= ln(2)/2 + 1/100, minimax, relative error of exp 2**-28.0 */
-#define EXP_POLYNOMIAL(p, r)                                                                               \
-    EACH p[i] = 1.3810339150950313e-3f * r[i] + 8.370774798095226e-3f;                                     \
-    EACH p[i] = p[i] * r[i] + 4.1668593883514404e-2f;                                                      \
-    EACH p[i] = p[i] * r[i] + 1.6666503250598907e-1f;                                                      \
-    EACH p[i] = p[i] * r[i] + 4.9999991059303284e-1f;
-#define SQRT_HALF_BITS 0x3f3504f3
-#define LOG2_HIGH 6.9313812256e-01f
-#define LOG2_LOW 9.0580006145e-06f
-#define LOG_POLYNOMIAL(w)                                                                                  \
-    (((0.24279078841f * w + 0.28498786688f) * w + 0.40000972152f) * w + 0.66666662693f)
-#include "real.h"
-#include "passes.h"
-#include "rows.h"
-#include "lanes.h"
-#include "undef.h"
-
 #define REAL double
 #define INT int64_t
 #define NAME(x) x##_f64
 #define MANTISSA_BITS 52
 #define BIAS 512
 #define UNBIAS 0x1p-512
-#define MAGIC (6755399441055744.0 + 1023 + BIAS) /* 1.5 * 2**52 */
+#define ABOVE 0x1p513 /* any exp */
+#define MAGIC (6755399441055744.0 + 1023 + BIAS) /* 1.5 * 2**52: adding it rounds to an integer, kept in the low bits */
 #define PLAIN_MAGIC 6755399441055744.0
-#define COARSE_ROUNDER 105553116266496.0 /* 1.5 * 2**52 / 64 */
 #define LARGE 2048.0
 #define VANISHES 800.0 /* exp(-745.2) rounds to 0 */
 #define MAX_REAL 1.7e308
 #define SPLITTER 134217729.0
 #define LOG2E 1.4426950408889634
-#define LN2_HIGH 6.93147180369123816490e-01 /* 33 bits: k * LN2_HIGH is exact */
+#define LN2_HIGH 6.93147180369123816490e-01 /* 33 bits: k * LN2_HIGH is exact for every k there is */
 #define LN2_LOW 1.90821492927058770002e-10
-/* as above, relative error of exp 2**-57.4 */
-#define EXP_POLYNOMIAL(p, r)                                                                               \
-    EACH p[i] = 2.499694004071432e-08 * r[i] + 2.7634465712751335e-07;                                     \
-    EACH p[i] = p[i] * r[i] + 2.7557618640378824e-06;                                                      \
-    EACH p[i] = p[i] * r[i] + 2.4801481912356915e-05;                                                      \
-    EACH p[i] = p[i] * r[i] + 1.9841269444451816e-04;                                                      \
-    EACH p[i] = p[i] * r[i] + 1.3888888953638159e-03;                                                      \
-    EACH p[i] = p[i] * r[i] + 8.333333333535413e-03;                                                       \
-    EACH p[i] = p[i] * r[i] + 4.1666666666496044e-02;                                                      \
-    EACH p[i] = p[i] * r[i] + 1.666666666666633e-01;                                                       \
-    EACH p[i] = p[i] * r[i] + 5.000000000000014e-01;
+/* (exp(r) - 1 - r) / r**2 for |r| <= ln(2)/2 + 1/100, minimax, relative error of exp 2**-57.4, highest first */
+#define EXP_COEFFICIENTS                                                                                   \
+    {2.499694004071432e-08,  2.7634465712751335e-07, 2.7557618640378824e-06, 2.4801481912356915e-05,       \
+     1.9841269444451816e-04, 1.3888888953638159e-03, 8.333333333535413e-03,  4.1666666666496044e-02,       \
+     1.666666666666633e-01,  5.000000000000014e-01}
 #define SQRT_HALF_BITS 0x3fe6a09e667f3bcd
 #define LOG2_HIGH 6.93147180369123816490e-01
 #define LOG2_LOW 1.90821492927058770002e-10
-#define LOG_POLYNOMIAL(w)                                                                                  \
-    ((((((1.479819860511658591e-01 * w + 1.531383769920937332e-01) * w + 1.818357216161805012e-01) * w +  \
-        2.222219843214978396e-01) * w + 2.857142874366239149e-01) * w + 3.999999999940941908e-01) * w +   \
-     6.666666666666735130e-01)
+#define LOG_COEFFICIENTS                                                                                   \
+    {1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01, 2.222219843214978396e-01, \
+     2.857142874366239149e-01, 3.999999999940941908e-01, 6.666666666666735130e-01}
 #include "real.h"
+#include "sums.h"
+#include "passes.h"
+#include "rows.h"
+#include "lanes.h"
+#include "undef.h"
+
+#define REAL float
+#define INT int32_t
+#define NAME(x) x##_f32
+#define MANTISSA_BITS 23
+#define BIAS 64
+#define UNBIAS 0x1p-64f
+#define ABOVE 0 /* sums of floats need no start */
+#define MAGIC (12582912.0f + 127 + BIAS) /* 1.5 * 2**23 */
+#define PLAIN_MAGIC 12582912.0f
+#define LARGE 256.0f
+#define VANISHES 128.0f /* exp(-104) rounds to 0 */
+#define MAX_REAL 3.4e38f
+#define SPLITTER 4097.0f
+#define LOG2E 1.44269504f
+#define LN2_HIGH 0.693145751953125f /* 14 bits: as above */
+#define LN2_LOW 1.42860682e-6f
+/* as above, relative error of exp 2**-28.0 */
+#define EXP_COEFFICIENTS                                                                                   \
+    {1.3810339150950313e-3f, 8.370774798095226e-3f, 4.1668593883514404e-2f, 1.6666503250598907e-1f,        \
+     4.9999991059303284e-1f}
+#define SQRT_HALF_BITS 0x3f3504f3
+#define LOG2_HIGH 6.9313812256e-01f
+#define LOG2_LOW 9.0580006145e-06f
+#define LOG_COEFFICIENTS {0.24279078841f, 0.28498786688f, 0.40000972152f, 0.66666662693f}
+#include "real.h"
+#include "sums.h"
 #include "passes.h"
 #include "rows.h"
 #include "lanes.h"

@@ -97,8 +97,8 @@ INLINE void NAME(softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t
     NAME(Ratio) q[MOST_VECTORS];
     ON(g, max_of, (x, sx, g, max));
     EACH_VECTOR s[w] = NAME(shift_by)(NAME(nan_unless_finite)(max[w]));
-    NAME(exps_of)(x, sx, out, so, g, s, ahead, sum, 0, known);
-    EACH_VECTOR q[w] = NAME(inverse)(sum[w].hi, sum[w].lo);
+    NAME(exps_of)(x, sx, out, so, g, s, ahead, sum, NULL, known);
+    EACH_VECTOR q[w] = NAME(inverse)(NAME(pair_of)(sum[w]));
     ON(g, times_all, (out, so, out, so, g, q));
 }
 
@@ -106,10 +106,10 @@ INLINE void NAME(softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t
 INLINE void NAME(grid_summary)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const V *max,
                                NAME(Ahead) ahead, NAME(Summary) *r, const int known) {
     NAME(Shift) s[MOST_VECTORS];
-    NAME(Sum) sum[MOST_VECTORS];
+    NAME(Sum) sum[MOST_VECTORS], maxima[MOST_VECTORS];
     EACH_VECTOR s[w] = NAME(shift_by)(max[w]);
-    NAME(exps_of)(x, sx, e, se, g, s, ahead, sum, 1, known);
-    EACH_VECTOR r[w] = NAME(summary)(max[w], sum[w], __builtin_convertvector(sum[w].maxima, V));
+    NAME(exps_of)(x, sx, e, se, g, s, ahead, sum, maxima, known);
+    EACH_VECTOR r[w] = NAME(summary)(&s[w], sum[w], maxima[w]);
 }
 
 INLINE void NAME(log_softmax_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, const Grid *g,
@@ -149,7 +149,7 @@ INLINE void NAME(logsumexp_grid)(const REAL *x, ptrdiff_t sx, REAL *results, con
 INLINE void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
                                    const Grid *g, NAME(Ahead) ahead, const int known) {
     NAME(Extremes) ends[MOST_VECTORS];
-    NAME(Pair) sum[MOST_VECTORS];
+    NAME(Sum) sum[MOST_VECTORS];
     V zero = NAME(splat)(0), centre[MOST_VECTORS], dot[MOST_VECTORS];
     int centred = 0;
     ON(g, survey_of, (y, sy, ct, sc, g, ahead.out, ends, sum));
@@ -159,54 +159,41 @@ INLINE void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, 
         centred |= NAME(any)((NAME(mask))~NAME(equal)(centre[w], zero));
     }
     if (centred) ON(g, dot_of, (y, sy, ct, sc, g, centre, sum));
-    EACH_VECTOR dot[w] = sum[w].hi + sum[w].lo;
+    EACH_VECTOR dot[w] = NAME(value)(sum[w]);
     ON(g, vjp_all, (y, sy, ct, sc, out, so, g, centre, dot, (NAME(Ahead)){ahead.x, NULL}));
 }
 
 INLINE void NAME(log_softmax_vjp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out,
                                        ptrdiff_t so, const Grid *g, const int known) {
-    NAME(Pair) sum[MOST_VECTORS];
+    NAME(Sum) sum[MOST_VECTORS];
     V total[MOST_VECTORS];
     ON(g, sum_of, (ct, sc, g, sum));
-    EACH_VECTOR total[w] = sum[w].hi + sum[w].lo;
+    EACH_VECTOR total[w] = NAME(value)(sum[w]);
     ON(g, log_vjp_all, (logy, sy, ct, sc, out, so, g, total));
 }
 
 INLINE void NAME(log_softmax_jvp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, REAL *out,
                                        ptrdiff_t so, const Grid *g, const int known) {
-    NAME(Pair) sum[MOST_VECTORS];
+    NAME(Sum) sum[MOST_VECTORS];
     V dot[MOST_VECTORS], zero[MOST_VECTORS];
     ON(g, exp_dot_of, (logy, sy, t, st, g, sum));
     EACH_VECTOR {
-        dot[w] = sum[w].hi + sum[w].lo;
+        dot[w] = NAME(value)(sum[w]);
         zero[w] = NAME(splat)(0);
     }
     ON(g, subtract_all, (t, st, out, so, g, zero, dot));
 }
 
-/* sum_j everywhere[j] * (max - x_j) */
-static void NAME(spread_grid)(const REAL *x, ptrdiff_t sx, const Grid *g, const V *max, const REAL *everywhere,
-                              V *spread) {
-    NAME(Pair) sum[MOST_VECTORS];
-    EACH_VECTOR sum[w].hi = sum[w].lo = NAME(splat)(0);
-    for (ptrdiff_t j = 0; j < g->lines; j++)
-        EACH_VECTOR {
-            V v = NAME(load_part)(x + j * sx + w * LANES, g->lanes - w * LANES, NAME(splat)(0));
-            NAME(add_exactly)(&sum[w].hi, &sum[w].lo, NAME(splat)(everywhere[j]) * (max[w] - v));
-        }
-    EACH_VECTOR spread[w] = sum[w].hi + sum[w].lo;
-}
-
 /* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. */
 typedef struct {
-    INT label[LANES];
+    ptrdiff_t label[LANES];
     NAME(mask) ignored;
     V at, everywhere, x;
 } NAME(AtLabel);
 
 /* Entry `label` of each lane, 0 for those ignored. Not through an array: a vector that is read where its lanes were
  * written waits for all of them (13 ns in place of 6). */
-INLINE V NAME(at)(const REAL *x, ptrdiff_t sx, const INT *label) {
+INLINE V NAME(at)(const REAL *x, ptrdiff_t sx, const ptrdiff_t *label) {
 #define ENTRY(l) (label[l] < 0 ? 0 : x[label[l] * sx + l])
     return (V){NAME(EACH_LANE)(ENTRY)};
 #undef ENTRY
@@ -214,13 +201,10 @@ INLINE V NAME(at)(const REAL *x, ptrdiff_t sx, const INT *label) {
 
 INLINE void NAME(look_up)(NAME(AtLabel) *a, const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const REAL *x,
                           ptrdiff_t sx) {
-    if (count >= LANES)
-        for (int l = 0; l < LANES; l++) a->label[l] = (INT)labels[l];
-    else
-        for (int l = 0; l < LANES; l++) a->label[l] = l < count ? (INT)labels[l] : -1;
-    NAME(bits) label;
-    memcpy(&label, a->label, sizeof label);
-    a->ignored = NAME(is_negative)(label);
+    NAME(bits) sign;
+    for (int l = 0; l < LANES; l++) a->label[l] = l < count ? labels[l] : -1;
+    for (int l = 0; l < LANES; l++) sign[l] = (INT)(a->label[l] >> 63);
+    a->ignored = NAME(is_negative)(sign);
     a->x = NAME(at)(x, sx, a->label);
 #define WEIGHT(l) (a->label[l] < 0 ? 0 : NAME(at_label)(t, a->label[l]))
 #define EVERYWHERE(l) (a->label[l] < 0 ? 0 : ((const REAL *)t->everywhere)[a->label[l]])
@@ -247,7 +231,7 @@ INLINE void NAME(gradients_grid)(REAL *e, ptrdiff_t se, const Grid *g, const NAM
     int ignored = 0;
     EACH_VECTOR {
         V y_label = NAME(times)(NAME(at)(e + w * LANES, se, a[w].label), r[w].inverse);
-        V one_minus = NAME(times)(r[w].rest / UNBIAS, r[w].inverse);
+        V one_minus = NAME(product)(r[w].others, r[w].inverse).hi;
         one_minus = NAME(select)(NAME(equal)(a[w].x, max[w]), one_minus, 1 - y_label);
         dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
         q[w] = NAME(multiple)(scale * (a[w].at + total), r[w].inverse);
@@ -277,11 +261,11 @@ INLINE void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptr
         max[w] = NAME(nan_unless_finite)(max[w]);
         NAME(look_up)(&a[w], labels + w * LANES, count - w * LANES, t, x + w * LANES, sx);
     }
-    if (t->everywhere) NAME(spread_grid)(x, sx, g, max, t->everywhere, spread);
+    if (t->everywhere) NAME(half_spread)(x, sx, g, max, t->everywhere, 0, spread);
     NAME(grid_summary)(x, sx, out, so, g, max, ahead, r, known);
     EACH_VECTOR {
-        V loss = a[w].at * ((max[w] - a[w].x) + r[w].log1p_rest);
-        if (t->everywhere) loss += spread[w] + (REAL)t->total * r[w].log1p_rest;
+        V loss = NAME(loss_at_label)(a[w].at, max[w], a[w].x, r[w].log1p_rest);
+        if (t->everywhere) loss += 2 * spread[w] + (REAL)t->total * r[w].log1p_rest;
         NAME(store_part)(losses + w * LANES, count - w * LANES, NAME(select)(a[w].ignored, zero, loss));
     }
     if (out) NAME(gradients_grid)(out, so, g, a, max, r, t, known);

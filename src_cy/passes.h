@@ -37,37 +37,53 @@ INLINE int NAME(vectors)(const Grid *g) {
      : (g)->kind == TALL   ? NAME(name##_tall) arguments                                                   \
                            : NAME(name##_wide) arguments)
 
-/* Run BODY(height, left) on tiles of `height` lines by `wide` vectors, at line j and entry c of it, where so many
- * entries are left of the line: all that the vectors hold, which the compiler sees, or fewer. The lines go in
- * pairs in every kind. */
-#define TILES(BODY)                                                                                        \
+/* Run BODY(height, left) on tiles of up to `most` vectors, `height` lines by `wide` vectors, at line j and entry c of it,
+ * where so many entries are left of the line: all that the vectors hold, which the compiler sees, or fewer. */
+#define EACH_TILE(BODY, most)                                                                              \
     ptrdiff_t j = 0, c = 0;                                                                                \
-    const ptrdiff_t lines = g->lines, lanes = g->lanes, full = kind == ROW ? LANES : lanes;                \
+    const ptrdiff_t lines = g->lines;                                                                      \
+    OVER(BODY, most)                                                                                       \
+    if (g->tail) BODY(1, g->tail)
+#define OVER(BODY, most)                                                                                   \
     if (kind == TALL) {                                                                                    \
-        for (; lines - j >= GROUP / TILE; j += GROUP / TILE) BODY(GROUP / TILE, TILE * LANES)              \
-        if (j < lines) BODY(1, TILE * LANES)                                                               \
+        for (; lines - j >= (most) / TILE; j += (most) / TILE) BODY((most) / TILE, TILE * LANES)           \
+        for (; j < lines; j++) BODY(1, TILE * LANES)                                                       \
     } else {                                                                                               \
-        for (; lines - j >= GROUP / wide; j += GROUP / wide) ACROSS(BODY, GROUP / wide)                    \
-        if (wide == 1 && lines - j >= 4) {                                                                 \
-            ACROSS(BODY, 4)                                                                                \
-            j += 4;                                                                                        \
-        }                                                                                                  \
-        for (; lines - j >= 2; j += 2) ACROSS(BODY, 2)                                                     \
-        if (j < lines) {                                                                                   \
-            ACROSS(BODY, 1)                                                                                \
-            j++;                                                                                           \
-        }                                                                                                  \
-        if (g->tail) BODY(1, g->tail)                                                                      \
+        for (; lines - j >= (most) / wide; j += (most) / wide) ACROSS(BODY, (most) / wide)                 \
+        for (; (most) / wide > 4 && lines - j >= 4; j += 4) ACROSS(BODY, 4)                                \
+        for (; (most) / wide > 2 && lines - j >= 2; j += 2) ACROSS(BODY, 2)                                \
+        for (; j < lines; j++) ACROSS(BODY, 1)                                                             \
     }
 #define ACROSS(BODY, height)                                                                               \
     {                                                                                                      \
         if (kind == WIDE) {                                                                                \
-            for (c = 0; lanes - c >= PAIR * LANES; c += PAIR * LANES) BODY(height, PAIR * LANES)           \
-            if (c < lanes) BODY(height, lanes - c)                                                         \
+            for (c = 0; g->lanes - c >= PAIR * LANES; c += PAIR * LANES) BODY(height, PAIR * LANES)        \
+            if (c < g->lanes) BODY(height, g->lanes - c)                                                   \
         } else {                                                                                           \
-            BODY(height, full)                                                                             \
+            BODY(height, kind == ROW ? LANES : g->lanes)                                                   \
         }                                                                                                  \
     }
+
+/* The same with a Sum for each state, `part`, to which BODY adds. `sums` gets the whole, which is the part where there
+ * are no more lines than CHUNK; after each chunk FLUSH is run. A part is in registers where there are few; GCC spills
+ * more where one sum is an element of an array: 0.88 -> 1.02 ms for (1000, 1000) float32 at AVX2. */
+#define SUM_TILES(BODY, most, start, FLUSH)                                                                \
+    NAME(Sum) one, few[TILE], many[MOST_VECTORS], *part;                                                   \
+    ptrdiff_t j = 0, c = 0;                                                                                \
+    do {                                                                                                   \
+        const ptrdiff_t from = j, lines = g->lines - j > CHUNK ? j + CHUNK : g->lines;                     \
+        part = kind == WIDE ? (from ? many : sums) : wide == 1 ? &one : few;                               \
+        EACH_STATE part[w] = NAME(sum_from)(start);                                                        \
+        OVER(BODY, most)                                                                                   \
+        if (lines == g->lines && g->tail) BODY(1, g->tail)                                                 \
+        EACH_STATE NAME(take_start)(&part[w], start);                                                      \
+        if (from)                                                                                          \
+            EACH_STATE sums[w] = NAME(joined)(sums[w], part[w]);                                           \
+        else if (kind != WIDE)                                                                             \
+            EACH_STATE sums[w] = part[w];                                                                  \
+        FLUSH                                                                                              \
+    } while (j < g->lines);
+#define NOTHING_TO_FLUSH
 
 /* A tile's `count` vectors, `fill` beyond the entries that are left; and back. */
 INLINE void NAME(load_tile)(V *a, const REAL *p, ptrdiff_t stride, int count, int wide, ptrdiff_t left, REAL fill) {
@@ -110,7 +126,7 @@ INLINE void NAME(max_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, V *max, c
             max[OF(k)] = of;                                                                               \
         }                                                                                                  \
     }
-    TILES(BODY)
+    EACH_TILE(BODY, GROUP)
 #undef BODY
     if (kind == WIDE) return;
     for (int width = GROUP / 2; width >= wide; width /= 2)
@@ -131,72 +147,71 @@ INLINE void NAME(look_ahead)(const REAL *p, ptrdiff_t at, int count) {
 }
 #define LOOK_AHEAD(p, height) NAME(look_ahead)(p, j * wide * LANES + c, COUNT(height))
 
-/* Lane sums hi + lo of biased exps; those of a maximum may be left out, and are counted then. */
-typedef struct {
-    V hi, lo;
-    NAME(bits) maxima;
-} NAME(Sum);
-
-/* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With OTHERS, maxima are left out. */
+/* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With OTHERS those of maxima are left
+ * out, and counted: they would swallow what a dominated row is about. */
 INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s,
-                            NAME(Ahead) ahead, NAME(Sum) *sums, int how, const int kind) {
+                            NAME(Ahead) ahead, NAME(Sum) *sums, NAME(Sum) *maxima, int how, const int kind) {
     const int wide = WIDTH(kind);
-    /* The sum of all is at least 2**BIAS, so it may start from more than any pair of terms. */
-    const V start = NAME(splat)(how & OTHERS ? 0 : 4 / UNBIAS), unit = NAME(splat)(1 / UNBIAS), zero = NAME(splat)(0);
-    /* In registers where they are few. GCC spills more where one sum is an element of an array: 0.88 -> 1.02 ms for
-     * (1000, 1000) float32 at AVX2. */
-    NAME(Sum) one, few[TILE], *sum = kind == WIDE ? sums : wide == 1 ? &one : few;
-    V a[GROUP];
-    EACH_STATE sum[w] = (NAME(Sum)){start, zero, (NAME(bits))zero};
+    const V none = NAME(splat)(0);
+    V a[EXPS];
+    NAME(mask) largest[EXPS];
+    NAME(bits) one_count, few_counts[TILE], many_counts[MOST_VECTORS];
+    NAME(bits) *counts = kind == WIDE ? many_counts : wide == 1 ? &one_count : few_counts;
+    for (int w = 0; how & OTHERS && w < (kind == WIDE ? NAME(vectors)(g) : wide); w++) {
+        counts[w] = (NAME(bits))none;
+        maxima[w] = NAME(sum_from)(0);
+    }
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
         LOAD(a, x, sx, height, left, -INFINITY);                                                           \
         LOOK_AHEAD(ahead.x, height);                                                                       \
         LOOK_AHEAD(ahead.out, height);                                                                     \
+        for (int i = 0; how & OTHERS && i < COUNT(height); i++)                                            \
+            largest[i] = NAME(equal)(a[i], s[OF(i)].max);                                                  \
         NAME(exp_biased)(a, COUNT(height), s + c / LANES, wide, how);                                      \
         if (e) STORE(e, se, height, left, a);                                                              \
-        for (int i = 0; how & OTHERS && i < COUNT(height); i++)                                            \
-            a[i] = NAME(leave_out)(a[i], unit, &sum[OF(i)].maxima);                                        \
-        for (int i = 0; i < COUNT(height); i += 2 * wide) /* pairs of lines: one rounding first */         \
-            for (int k = i; k < i + wide; k++) {                                                           \
-                NAME(Sum) *of = &sum[OF(k)];                                                               \
-                V pair = k + wide < COUNT(height) ? a[k] + a[k + wide] : a[k];                             \
-                if (how & OTHERS)                                                                          \
-                    NAME(add_exactly)(&of->hi, &of->lo, pair);                                             \
-                else                                                                                       \
-                    NAME(add_smaller)(&of->hi, &of->lo, pair);                                             \
-            }                                                                                              \
+        for (int i = 0; i < COUNT(height); i++) {                                                          \
+            if (how & OTHERS)                                                                              \
+                NAME(add)(&part[OF(i)], NAME(leave_out)(a[i], largest[i], &counts[OF(i)]));                \
+            else                                                                                           \
+                NAME(add_smaller)(&part[OF(i)], a[i]);                                                     \
+        }                                                                                                  \
     }
-    TILES(BODY)
+#define FLUSH                                                                                              \
+    for (int w = 0; how & OTHERS && w < (kind == WIDE ? NAME(vectors)(g) : wide); w++) {                   \
+        NAME(add)(&maxima[w], __builtin_convertvector(counts[w], V));                                      \
+        counts[w] = (NAME(bits))none;                                                                      \
+    }
+    SUM_TILES(BODY, EXPS, how & OTHERS ? 0 : ABOVE, FLUSH)
+#undef FLUSH
 #undef BODY
-    EACH_STATE sum[w].hi -= start;
-    if (kind != WIDE) EACH_STATE sums[w] = sum[w];
 }
 
-#define EXPS(name, how)                                                                                    \
+#define EXPS_PASSES(name, how)                                                                             \
     ON_EACH_KIND(name, exps_loop,                                                                          \
                    (const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s, \
-                    NAME(Ahead) ahead, NAME(Sum) *sums),                                                   \
-                   x, sx, e, se, g, s, ahead, sums, how)
-EXPS(exps, SHIFTED)
-EXPS(exps_mixed, SHIFTED | MIXED)
-EXPS(exps_others, SHIFTED | OTHERS)
-EXPS(exps_others_mixed, SHIFTED | OTHERS | MIXED)
+                    NAME(Ahead) ahead, NAME(Sum) *sums, NAME(Sum) *maxima),                                \
+                   x, sx, e, se, g, s, ahead, sums, maxima, how)
+EXPS_PASSES(exps, 0)
+EXPS_PASSES(exps_mixed, MIXED)
+EXPS_PASSES(exps_others, OTHERS)
+EXPS_PASSES(exps_others_mixed, OTHERS | MIXED)
 
-/* The same, large shifts or not. (Known lines: one copy for both, which is as fast there.) */
+/* The same, large maxima or not; with OTHERS if `maxima` is not NULL. (Known lines: one copy for both, which is as fast
+ * there.) */
 INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s,
-                          NAME(Ahead) ahead, NAME(Sum) *sums, int others, const int known) {
+                          NAME(Ahead) ahead, NAME(Sum) *sums, NAME(Sum) *maxima, const int known) {
     NAME(mask) large = s[0].large;
     EACH_VECTOR large |= s[w].large;
     int mixed = known || NAME(any)(large);
-    if (others && mixed)
-        ON(g, exps_others_mixed, (x, sx, e, se, g, s, ahead, sums));
-    else if (others)
-        ON(g, exps_others, (x, sx, e, se, g, s, ahead, sums));
+    if (maxima && mixed)
+        ON(g, exps_others_mixed, (x, sx, e, se, g, s, ahead, sums, maxima));
+    else if (maxima)
+        ON(g, exps_others, (x, sx, e, se, g, s, ahead, sums, maxima));
     else if (mixed)
-        ON(g, exps_mixed, (x, sx, e, se, g, s, ahead, sums));
+        ON(g, exps_mixed, (x, sx, e, se, g, s, ahead, sums, maxima));
     else
-        ON(g, exps, (x, sx, e, se, g, s, ahead, sums));
+        ON(g, exps, (x, sx, e, se, g, s, ahead, sums, maxima));
 }
 
 /* out = e * q */
@@ -210,7 +225,7 @@ INLINE void NAME(times_loop)(const REAL *e, ptrdiff_t se, REAL *out, ptrdiff_t s
         for (int i = 0; i < COUNT(height); i++) v[i] = NAME(times)(v[i], q[OF(i)]);                        \
         STORE(out, so, height, left, v);                                                                   \
     }
-    TILES(BODY)
+    EACH_TILE(BODY, GROUP)
 #undef BODY
 }
 ON_EACH_KIND(times_all, times_loop,
@@ -228,23 +243,17 @@ INLINE void NAME(subtract_loop)(const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_
         for (int i = 0; i < COUNT(height); i++) v[i] = (v[i] - a[OF(i)]) - b[OF(i)];                       \
         STORE(out, so, height, left, v);                                                                   \
     }
-    TILES(BODY)
+    EACH_TILE(BODY, GROUP)
 #undef BODY
 }
 ON_EACH_KIND(subtract_all, subtract_loop,
                (const REAL *x, ptrdiff_t sx, REAL *out, ptrdiff_t so, const Grid *g, const V *a, const V *b),
                x, sx, out, so, g, a, b)
 
-/* Lane sums as unevaluated pairs. (Set field by field: of arrays of them GCC makes a `rep stos` of 30 cycles.) */
-typedef struct {
-    V hi, lo;
-} NAME(Pair);
-
-/* Add the terms of a tile: pairs of lines first, one rounding before the exact sum. */
-INLINE void NAME(add_tile)(NAME(Pair) *sum, const V *a, int count, const int wide) {
+/* Add the terms of a tile, pairs of lines first: a rounding, for which the bounds of products have room. */
+INLINE void NAME(add_tile)(NAME(Sum) *sum, const V *a, int count, const int wide) {
     for (int i = 0; i < count; i += 2 * wide)
-        for (int k = 0; k < wide; k++)
-            NAME(add_exactly)(&sum[k].hi, &sum[k].lo, i + k + wide < count ? a[i + k] + a[i + k + wide] : a[i + k]);
+        for (int k = 0; k < wide; k++) NAME(add)(&sum[k], i + k + wide < count ? a[i + k] + a[i + k + wide] : a[i + k]);
 }
 
 /* What a VJP needs to know: lane maxima of y and the cotangent there, the lane extremes of the cotangent, lane sums
@@ -254,15 +263,14 @@ typedef struct {
 } NAME(Extremes);
 
 INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g,
-                              const REAL *next_out, NAME(Extremes) *all, NAME(Pair) *dots, const int kind) {
+                              const REAL *next_out, NAME(Extremes) *all, NAME(Sum) *sums, const int kind) {
     const int wide = WIDTH(kind);
-    NAME(Extremes) few[TILE], *ends = kind == WIDE ? all : few;
-    NAME(Pair) few_dots[TILE], *dot = kind == WIDE ? dots : few_dots;
+    NAME(Extremes) few_ends[TILE], *ends = kind == WIDE ? all : few_ends;
     V a[GROUP], b[GROUP];
-    EACH_STATE {
+    EACH_STATE { /* field by field: of arrays of them GCC makes a `rep stos` of 30 cycles */
         ends[w].y_max = ends[w].most = NAME(splat)(-INFINITY);
         ends[w].least = NAME(splat)(INFINITY);
-        ends[w].at_max = dot[w].hi = dot[w].lo = NAME(splat)(0);
+        ends[w].at_max = NAME(splat)(0);
     }
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
@@ -277,42 +285,36 @@ INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdi
             of->least = NAME(min)(b[i], of->least);                                                        \
             a[i] *= b[i];                                                                                  \
         }                                                                                                  \
-        NAME(add_tile)(dot + c / LANES, a, COUNT(height), wide);                                           \
+        NAME(add_tile)(part + c / LANES, a, COUNT(height), wide);                                          \
     }
-    TILES(BODY)
+    SUM_TILES(BODY, GROUP, 0, NOTHING_TO_FLUSH)
 #undef BODY
-    if (kind != WIDE) EACH_STATE {
-        all[w] = few[w];
-        dots[w] = few_dots[w];
-    }
+    if (kind != WIDE) EACH_STATE all[w] = few_ends[w];
 }
 ON_EACH_KIND(survey_of, survey_loop,
                (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const REAL *next_out,
-                NAME(Extremes) *all, NAME(Pair) *dots),
-               y, sy, ct, sc, g, next_out, all, dots)
+                NAME(Extremes) *all, NAME(Sum) *sums),
+               y, sy, ct, sc, g, next_out, all, sums)
 
 /* Lane sums of y * (cotangent - centre). */
 INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const V *centre,
-                           NAME(Pair) *dots, const int kind) {
+                           NAME(Sum) *sums, const int kind) {
     const int wide = WIDTH(kind);
-    NAME(Pair) few[TILE], *dot = kind == WIDE ? dots : few;
     V u[GROUP], v[GROUP];
-    EACH_STATE dot[w].hi = dot[w].lo = NAME(splat)(0);
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
         LOAD(u, y, sy, height, left, 0);                                                                   \
         LOAD(v, ct, sc, height, left, centre[0][0]);                                                       \
         for (int i = 0; i < COUNT(height); i++) u[i] *= v[i] - centre[OF(i)];                              \
-        NAME(add_tile)(dot + c / LANES, u, COUNT(height), wide);                                           \
+        NAME(add_tile)(part + c / LANES, u, COUNT(height), wide);                                          \
     }
-    TILES(BODY)
+    SUM_TILES(BODY, GROUP, 0, NOTHING_TO_FLUSH)
 #undef BODY
-    if (kind != WIDE) EACH_STATE dots[w] = few[w];
 }
 ON_EACH_KIND(dot_of, dot_loop,
                (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const V *centre,
-                NAME(Pair) *dots),
-               y, sy, ct, sc, g, centre, dots)
+                NAME(Sum) *sums),
+               y, sy, ct, sc, g, centre, sums)
 
 /* out = y * ((cotangent - centre) - dot) */
 INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
@@ -328,7 +330,7 @@ INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_
         for (int i = 0; i < COUNT(height); i++) v[i] = u[i] * ((v[i] - centre[OF(i)]) - dot[OF(i)]);       \
         STORE(out, so, height, left, v);                                                                   \
     }
-    TILES(BODY)
+    EACH_TILE(BODY, GROUP)
 #undef BODY
 }
 ON_EACH_KIND(vjp_all, vjp_loop,
@@ -337,37 +339,34 @@ ON_EACH_KIND(vjp_all, vjp_loop,
                y, sy, ct, sc, out, so, g, centre, dot, ahead)
 
 /* Lane sums of x. */
-INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Pair) *sums, const int kind) {
+INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Sum) *sums, const int kind) {
     const int wide = WIDTH(kind);
-    NAME(Pair) few[TILE], *sum = kind == WIDE ? sums : few;
     V a[GROUP];
-    EACH_STATE sum[w].hi = sum[w].lo = NAME(splat)(0);
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
         LOAD(a, x, sx, height, left, 0);                                                                   \
-        NAME(add_tile)(sum + c / LANES, a, COUNT(height), wide);                                           \
+        NAME(add_tile)(part + c / LANES, a, COUNT(height), wide);                                          \
     }
-    TILES(BODY)
+    SUM_TILES(BODY, GROUP, 0, NOTHING_TO_FLUSH)
 #undef BODY
-    if (kind != WIDE) EACH_STATE sums[w] = sum[w];
 }
-ON_EACH_KIND(sum_of, sum_loop, (const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Pair) *sums), x, sx, g, sums)
+ON_EACH_KIND(sum_of, sum_loop, (const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Sum) *sums), x, sx, g, sums)
 
 /* out = cotangent - exp(logy) * total */
 INLINE void NAME(log_vjp_loop)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
                                const Grid *g, const V *total, const int kind) {
     const int wide = WIDTH(kind);
-    const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
-    V y[GROUP], v[GROUP];
+    const NAME(Shift) none = NAME(shift_by)(NAME(splat)(0));
+    V y[EXPS], v[EXPS];
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
         LOAD(y, logy, sy, height, left, 0);                                                                \
         LOAD(v, ct, sc, height, left, 0);                                                                  \
         NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
-        for (int i = 0; i < COUNT(height); i++) v[i] -= y[i] * UNBIAS * total[OF(i)];                      \
+        for (int i = 0; i < COUNT(height); i++) v[i] = NAME(fma)(y[i] * -UNBIAS, total[OF(i)], v[i]);      \
         STORE(out, so, height, left, v);                                                                   \
     }
-    TILES(BODY)
+    EACH_TILE(BODY, EXPS)
 #undef BODY
 }
 ON_EACH_KIND(log_vjp_all, log_vjp_loop,
@@ -377,24 +376,21 @@ ON_EACH_KIND(log_vjp_all, log_vjp_loop,
 
 /* Lane sums of exp(logy) * t. */
 INLINE void NAME(exp_dot_loop)(const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, const Grid *g,
-                               NAME(Pair) *dots, const int kind) {
+                               NAME(Sum) *sums, const int kind) {
     const int wide = WIDTH(kind);
-    const NAME(Shift) none = {.lowest = NAME(splat)(-VANISHES)};
-    NAME(Pair) few[TILE], *dot = kind == WIDE ? dots : few;
-    V y[GROUP], v[GROUP];
-    EACH_STATE dot[w].hi = dot[w].lo = NAME(splat)(0);
+    const NAME(Shift) none = NAME(shift_by)(NAME(splat)(0));
+    V y[EXPS], v[EXPS];
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
         LOAD(y, logy, sy, height, left, 0);                                                                \
         LOAD(v, t, st, height, left, 0);                                                                   \
         NAME(exp_biased)(y, COUNT(height), &none, 1, 0);                                                   \
         for (int i = 0; i < COUNT(height); i++) v[i] *= y[i] * UNBIAS;                                     \
-        NAME(add_tile)(dot + c / LANES, v, COUNT(height), wide);                                           \
+        for (int i = 0; i < COUNT(height); i++) NAME(add)(&part[OF(i)], v[i]);                             \
     }
-    TILES(BODY)
+    SUM_TILES(BODY, EXPS, 0, NOTHING_TO_FLUSH)
 #undef BODY
-    if (kind != WIDE) EACH_STATE dots[w] = few[w];
 }
 ON_EACH_KIND(exp_dot_of, exp_dot_loop,
-               (const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, const Grid *g, NAME(Pair) *dots),
-               logy, sy, t, st, g, dots)
+               (const REAL *logy, ptrdiff_t sy, const REAL *t, ptrdiff_t st, const Grid *g, NAME(Sum) *sums),
+               logy, sy, t, st, g, sums)

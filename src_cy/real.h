@@ -14,49 +14,53 @@ INLINE void NAME(store)(REAL *p, V v) { memcpy(p, &v, sizeof v); }
 
 #define EACH for (int i = 0; i < count; i++)
 
-/* Where a row's entries are shifted to before exp. `coarse` is the maximum rounded to 1/64 while it is
- * small: d = x - coarse then loses at most what x - (d + coarse) gives back exactly (2 operations, where a
- * general two-sum takes 5). Beyond LARGE every entry that matters is within a factor 2 of the maximum and
- * the difference is exact. `fine` is coarse - max; `lowest` bounds x where exp vanishes anyway. */
+/* How exp takes its argument x: exp(x - max) is exp(x) * 2**-k0, where k0 is the maximum in units of ln(2), rounded,
+ * times a factor near 1 that all entries of a row have in common and that a quotient does not show. So nothing is
+ * subtracted before the reduction, which is exact. Only a maximum beyond LARGE is `taken` off first: entries that
+ * matter are within a factor 2 of it, and the difference is exact (Sterbenz). `lowest` bounds what is left of x where exp
+ * vanishes anyway. */
 typedef struct {
-    V coarse, fine, lowest;
+    V max, taken, magic, lowest;
     NAME(mask) large;
 } NAME(Shift);
 
 INLINE NAME(Shift) NAME(shift_by)(V max) {
-    const V rounder = NAME(splat)(COARSE_ROUNDER), limit = NAME(splat)(LARGE);
+    const V limit = NAME(splat)(LARGE), plain = NAME(splat)(PLAIN_MAGIC);
     NAME(Shift) s;
-    V rounded = (max + rounder) - rounder;
     s.large = NAME(greater)(max, limit) | NAME(less)(max, -limit);
-    s.coarse = NAME(select)(s.large, max, rounded);
-    s.fine = s.coarse - max;
-    s.lowest = NAME(select)(s.large, NAME(splat)(-INFINITY), s.coarse - NAME(splat)(VANISHES));
+    s.taken = NAME(select)(s.large, max, NAME(splat)(0));
+    s.max = max;
+    s.magic = MAGIC - (NAME(fma)(max - s.taken, NAME(splat)(LOG2E), plain) - plain);
+    s.lowest = (max - s.taken) - VANISHES;
     return s;
 }
 
-/* exp(x - max) * 2**BIAS, and exactly 2**BIAS for the maximum, so that the sum of a saturated row is exact. The
- * bias keeps every result normal, so that a subnormal softmax is rounded once, by the final product, and makes
- * the scaling by 2**k one shift and one product: k + BIAS is read off the low bits of the rounded quotient. NaN
- * comes through; -inf gives less than the smallest result. Vector i is shifted by s[i % wide]; not at all without
- * SHIFTED. Large shifts need MIXED. */
-INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int wide, int how) {
-    const V magic = NAME(splat)(MAGIC);
-    V d[GROUP], low[GROUP], t[GROUP], p[GROUP];
-    EACH x[i] = NAME(max)(s[i % wide].lowest, x[i]);
-    EACH d[i] = how & SHIFTED ? x[i] - s[i % wide].coarse : x[i];
-    if (how & SHIFTED) EACH low[i] = (x[i] - (d[i] + s[i % wide].coarse)) + s[i % wide].fine;
-    if (how & MIXED) {
-        EACH low[i] = NAME(select)(s[i % wide].large, NAME(splat)(0), low[i]);
-        EACH d[i] = NAME(max)(NAME(splat)(-VANISHES), d[i]);
-    }
-    EACH t[i] = d[i] * LOG2E + magic;
-    EACH x[i] = t[i] - magic;
-    EACH low[i] = how & SHIFTED ? low[i] - x[i] * LN2_LOW : -x[i] * LN2_LOW;
-    EACH d[i] = d[i] - x[i] * LN2_HIGH;
+/* exp(x - max) * 2**BIAS but for that factor, which is between 2/3 and 3/2, as (1 + f) * scale; `x` becomes f. The bias
+ * keeps every result normal, so that a subnormal softmax is rounded once, by the final product, and makes the scaling
+ * one shift: the exponent is read off the low bits of the rounded quotient. NaN comes through; -inf gives less than the
+ * smallest result. Vector i is shifted by s[i % wide]; large shifts need MIXED. */
+INLINE void NAME(exp_parts)(V *x, V *scale, int count, const NAME(Shift) *s, int wide, int how) {
+    const REAL c[] = EXP_COEFFICIENTS;
+    V d[EXPS], low[EXPS], p[EXPS];
+    if (how & MIXED) EACH x[i] = x[i] - s[i % wide].taken;
+    EACH d[i] = NAME(max)(s[i % wide].lowest, x[i]);
+    EACH scale[i] = NAME(fma)(d[i], NAME(splat)(LOG2E), s[i % wide].magic);
+    EACH x[i] = s[i % wide].magic - scale[i];
+    EACH d[i] = NAME(fma)(x[i], NAME(splat)(LN2_HIGH), d[i]);
+    EACH low[i] = x[i] * LN2_LOW;
     EACH x[i] = d[i] + low[i];
-    EXP_POLYNOMIAL(p, x)
-    EACH p[i] = 1 + (d[i] + (low[i] + x[i] * x[i] * p[i]));
-    EACH x[i] = p[i] * (V)((NAME(bits))t[i] << MANTISSA_BITS);
+    EACH p[i] = NAME(splat)(c[0]);
+#pragma GCC unroll 16
+    for (int k = 1; k < (int)(sizeof c / sizeof *c); k++) EACH p[i] = NAME(fma)(p[i], x[i], NAME(splat)(c[k]));
+    EACH x[i] = d[i] + NAME(fma)(x[i] * x[i], p[i], low[i]);
+    EACH scale[i] = (V)((NAME(bits))scale[i] << MANTISSA_BITS);
+}
+
+/* The same in one number. */
+INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int wide, int how) {
+    V scale[EXPS];
+    NAME(exp_parts)(x, scale, count, s, wide, how);
+    EACH x[i] = (1 + x[i]) * scale[i];
 }
 
 INLINE NAME(bits) NAME(lane_index)(void) {
@@ -79,63 +83,117 @@ INLINE V NAME(entries)(V a, V b, NAME(bits) index) {
 /* Every lane's partner, `distance` lanes away (a power of two). */
 INLINE V NAME(partners)(V v, int distance) { return NAME(entries)(v, v, NAME(lane_index)() ^ (INT)distance); }
 
-/* hi + lo += a, exactly (two-sum). */
-INLINE void NAME(add_exactly)(V *hi, V *lo, V a) {
-    V s = *hi + a, b = s - *hi;
-    *lo += (*hi - (s - b)) + (a - b);
-    *hi = s;
+/* A number as an unevaluated sum, lo being small beside hi. */
+typedef struct {
+    V hi, lo;
+} NAME(Pair);
+
+/* a + b, exactly (two-sum); for |a| >= |b| in 3 operations in place of 6. */
+INLINE NAME(Pair) NAME(two_sum)(V a, V b) {
+    V s = a + b, c = s - a;
+    return (NAME(Pair)){s, (a - (s - c)) + (b - c)};
 }
 
-/* The same for |a| <= |hi|, with 4 operations in place of 6. */
-INLINE void NAME(add_smaller)(V *hi, V *lo, V a) {
-    V s = *hi + a;
-    *lo += a - (s - *hi);
-    *hi = s;
+INLINE NAME(Pair) NAME(fast_two_sum)(V a, V b) {
+    V s = a + b;
+    return (NAME(Pair)){s, b - (s - a)};
 }
 
-/* 1 - a * b, where a is nearly 1 / b: exact, or nearly so. */
-INLINE V NAME(residual)(V a, V b) {
+INLINE NAME(Pair) NAME(plus)(NAME(Pair) a, NAME(Pair) b) {
+    NAME(Pair) s = NAME(two_sum)(a.hi, b.hi);
+    s.lo += a.lo + b.lo;
+    return s;
+}
+
+/* The exp of a row's maximum, biased as exp_biased has it, and what that rounded off. */
+INLINE NAME(Pair) NAME(exp_of_max)(const NAME(Shift) *s) {
+    V f = s->max, scale;
+    NAME(exp_parts)(&f, &scale, 1, s, 1, MIXED);
+    NAME(Pair) p = NAME(fast_two_sum)(NAME(splat)(1), f);
+    return (NAME(Pair)){p.hi * scale, p.lo * scale};
+}
+
+/* What a * b, rounded to `product`, lost. */
+INLINE V NAME(product_error)(V a, V b, V product) {
 #if HAS_FMA
-    return NAME(fma)(-a, b, NAME(splat)(1));
-#else
-    V ca = a * SPLITTER, cb = b * SPLITTER, p = a * b;
+    return NAME(fma)(a, b, -product);
+#else /* Dekker's splitting */
+    V ca = a * SPLITTER, cb = b * SPLITTER;
     V ah = ca - (ca - a), bh = cb - (cb - b), al = a - ah, bl = b - bh;
-    return (1 - p) - (((ah * bh - p) + ah * bl + al * bh) + al * bl);
+    return ((ah * bh - product) + ah * bl + al * bh) + al * bl;
 #endif
 }
 
-/* 1 / (hi + lo), or a multiple of it, as an unevaluated sum, so that a product with it is rounded once. */
+/* A factor as an unevaluated sum, so that a product with it is rounded once. Without FMA `hi` has half the digits: its
+ * product with half of a number's is exact. */
 typedef struct {
     V hi, lo;
 } NAME(Ratio);
 
-INLINE NAME(Ratio) NAME(inverse)(V hi, V lo) {
-    V inverse = NAME(reciprocal)(hi);
-    return (NAME(Ratio)){inverse, inverse * (NAME(residual)(inverse, hi) - inverse * lo)};
+INLINE V NAME(half_of_digits)(V a) {
+    return (V)((NAME(bits))a & ~(((INT)1 << (MANTISSA_BITS / 2 + 1)) - 1));
+}
+
+INLINE NAME(Ratio) NAME(ratio)(NAME(Pair) a) {
+#if HAS_FMA
+    return (NAME(Ratio)){a.hi, a.lo};
+#else
+    V half = NAME(half_of_digits)(a.hi);
+    return (NAME(Ratio)){half, (a.hi - half) + a.lo};
+#endif
+}
+
+/* 1 / (hi + lo) */
+INLINE NAME(Ratio) NAME(inverse)(NAME(Pair) a) {
+    V q = NAME(reciprocal)(a.hi), product = q * a.hi;
+    V residual = (1 - product) - NAME(product_error)(q, a.hi, product);
+    return NAME(ratio)((NAME(Pair)){q, q * NAME(fma)(-q, a.lo, residual)});
+}
+
+INLINE V NAME(times)(V a, NAME(Ratio) q) {
+#if HAS_FMA
+    return NAME(fma)(a, q.hi, a * q.lo);
+#else
+    V half = NAME(half_of_digits)(a);
+    return half * q.hi + ((a - half) * q.hi + a * q.lo);
+#endif
+}
+
+INLINE NAME(Pair) NAME(product)(NAME(Pair) a, NAME(Ratio) q) {
+#if HAS_FMA
+    V hi = a.hi * q.hi;
+    return (NAME(Pair)){hi, NAME(fma)(a.hi, q.hi, -hi) + NAME(fma)(a.hi, q.lo, a.lo * q.hi)};
+#else
+    V half = NAME(half_of_digits)(a.hi);
+    return NAME(fast_two_sum)(half * q.hi, (a.hi - half) * q.hi + (a.hi * q.lo + a.lo * q.hi));
+#endif
 }
 
 INLINE NAME(Ratio) NAME(multiple)(V factor, NAME(Ratio) q) {
-    V hi = factor * q.hi;
-    return (NAME(Ratio)){hi, NAME(fma)(factor, q.hi, -hi) + factor * q.lo};
+    return NAME(ratio)(NAME(product)((NAME(Pair)){factor, NAME(splat)(0)}, q));
 }
 
-INLINE V NAME(times)(V a, NAME(Ratio) q) { return NAME(fma)(a, q.hi, a * q.lo); }
-
-/* log(1 + s) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `inverse` is 1 / (1 + s). */
-INLINE V NAME(log1p)(V s, V inverse) {
+/* log(1 + s.hi + s.lo) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `inverse` is about
+ * 1 / (1 + s). */
+INLINE V NAME(log1p)(NAME(Pair) s, V inverse) {
     typedef NAME(bits) Bits;
     const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0), one = NAME(splat)(1);
-    V u = 1 + s;
+    V u = 1 + s.hi;
     Bits shifted = (Bits)u - SQRT_HALF_BITS;
     Bits exponent = shifted >> MANTISSA_BITS;
     V k = (V)((Bits)magic + exponent) - magic;
     V f = (V)((Bits)u - (exponent << MANTISSA_BITS)) - 1;
-    V lost = NAME(select)(NAME(greater)(s, one), 1 - (u - s), s - (u - 1)) * inverse;
+    V lost = NAME(select)(NAME(greater)(s.hi, one), 1 - (u - s.hi), s.hi - (u - 1));
     NAME(mask) near_one = NAME(equal)(k, zero);
-    f = NAME(select)(near_one, s, f);
-    lost = NAME(select)(near_one, zero, lost);
+    f = NAME(select)(near_one, s.hi, f);
+    lost = (NAME(select)(near_one, zero, lost) + s.lo) * inverse;
     V half = f * f / 2, z = f * NAME(reciprocal)(2 + f), w = z * z;
-    V r = w * LOG_POLYNOMIAL(w);
-    V log = (z * (half + r) + (k * LOG2_LOW + lost)) - half + f + k * LOG2_HIGH;
-    return NAME(select)(NAME(less)(s, NAME(splat)(MAX_REAL)), log, s); /* inf and NaN */
+    const REAL c[] = LOG_COEFFICIENTS;
+    V r = NAME(splat)(c[0]);
+#pragma GCC unroll 16
+    for (int i = 1; i < (int)(sizeof c / sizeof *c); i++) r = NAME(fma)(r, w, NAME(splat)(c[i]));
+    r *= w;
+    V low = NAME(fma)(k, NAME(splat)(LOG2_LOW), lost);
+    V log = NAME(fma)(k, NAME(splat)(LOG2_HIGH), (NAME(fma)(z, half + r, low) - half) + f);
+    return NAME(select)(NAME(less)(s.hi, NAME(splat)(MAX_REAL)), log, s.hi); /* inf and NaN */
 }

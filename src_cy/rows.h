@@ -4,25 +4,7 @@ static void NAME(fill)(REAL *out, ptrdiff_t n, REAL a) {
     for (ptrdiff_t j = 0; j < n; j++) out[j] = a;
 }
 
-/* The sum of all lanes of hi + lo, as such a pair in every lane. */
-INLINE void NAME(add_lanes)(V *hi, V *lo) {
-    for (int distance = LANES / 2; distance; distance /= 2) {
-        V h = NAME(partners)(*hi, distance), l = NAME(partners)(*lo, distance);
-        NAME(add_exactly)(hi, lo, h);
-        *lo += l;
-    }
-}
-
-INLINE REAL NAME(count_lanes)(NAME(bits) counts) {
-    REAL count = 0;
-    for (int i = 0; i < LANES; i++) count += counts[i];
-    return count;
-}
-
-INLINE V NAME(all_lanes)(NAME(Pair) sum) {
-    NAME(add_lanes)(&sum.hi, &sum.lo);
-    return sum.hi + sum.lo;
-}
+INLINE V NAME(all_lanes)(NAME(Sum) sum) { return NAME(value)(NAME(of_all_lanes)(sum)); }
 
 /* Where the next row is, to look ahead to. Longer ones the hardware fetches in time, and they would push this
  * one out of the cache. */
@@ -66,34 +48,35 @@ static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     }
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
-    NAME(exps_of)(x, LANES, out, LANES, g, &s, (NAME(Ahead)){NAME(next)(x, n), NAME(next)(out, n)}, &sum, 0, 0);
-    NAME(add_lanes)(&sum.hi, &sum.lo);
-    NAME(Ratio) q = NAME(inverse)(sum.hi, sum.lo);
+    NAME(exps_of)(x, LANES, out, LANES, g, &s, (NAME(Ahead)){NAME(next)(x, n), NAME(next)(out, n)}, &sum, NULL, 0);
+    NAME(Ratio) q = NAME(inverse)(NAME(pair_of)(NAME(of_all_lanes)(sum)));
     NAME(times_all_row)(out, LANES, out, LANES, g, &q);
 }
 
-/* What log-type ops need of a row, the same in every lane: rest is the sum of exp(x_j - max) without one
- * maximum, `inverse` that of the biased sum of all. */
+/* What log-type ops need of rows, `rest` being the sum of exp(x_j - max) without one maximum: the logarithm of all, the
+ * biased exps of all but that maximum, and the inverse of the sum of all. */
 typedef struct {
-    V max, rest, log1p_rest;
+    V log1p_rest;
+    NAME(Pair) others;
     NAME(Ratio) inverse;
 } NAME(Summary);
 
 /* From the sum that leaves the maxima out, and their number. */
-INLINE NAME(Summary) NAME(summary)(V max, NAME(Sum) sum, V maxima) {
-    V rest = (sum.hi + sum.lo) * UNBIAS + (maxima - 1);
-    NAME(add_exactly)(&sum.hi, &sum.lo, maxima / UNBIAS);
-    NAME(Ratio) inverse = NAME(inverse)(sum.hi, sum.lo);
-    return (NAME(Summary)){max, rest, NAME(log1p)(rest, inverse.hi / UNBIAS), inverse};
+INLINE NAME(Summary) NAME(summary)(const NAME(Shift) *s, NAME(Sum) sum, NAME(Sum) maxima) {
+    NAME(Pair) top = NAME(exp_of_max)(s), count = NAME(pair_of)(maxima);
+    NAME(Pair) ties = NAME(plus)(count, (NAME(Pair)){NAME(splat)(-1), NAME(splat)(0)});
+    NAME(Pair) others = NAME(plus)(NAME(pair_of)(sum), NAME(product)(top, NAME(ratio)(ties)));
+    NAME(Ratio) inverse = NAME(inverse)(NAME(plus)(others, top));
+    NAME(Pair) rest = NAME(product)(others, NAME(inverse)(top));
+    return (NAME(Summary)){NAME(log1p)(rest, top.hi * inverse.hi), others, inverse};
 }
 
 static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, V max, const REAL *next_out) {
     NAME(Shift) s = NAME(shift_by)(max);
-    NAME(Sum) sum;
+    NAME(Sum) sum, maxima;
     NAME(Ahead) ahead = {NAME(next)(x, n), next_out};
-    NAME(exps_of)(x, LANES, e, LANES, ROW_GRID(n), &s, ahead, &sum, 1, 0);
-    NAME(add_lanes)(&sum.hi, &sum.lo);
-    return NAME(summary)(max, sum, NAME(splat)(NAME(count_lanes)(sum.maxima)));
+    NAME(exps_of)(x, LANES, e, LANES, ROW_GRID(n), &s, ahead, &sum, &maxima, 0);
+    return NAME(summary)(&s, NAME(of_all_lanes)(sum), NAME(of_all_lanes)(maxima));
 }
 
 static void NAME(log_softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
@@ -104,7 +87,7 @@ static void NAME(log_softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     }
     NAME(Summary) r = NAME(row_summary)(x, NULL, n, max, out);
     /* log y_j = (x_j - max) - log(1 + rest) */
-    NAME(subtract_all_row)(x, LANES, out, LANES, ROW_GRID(n), &r.max, &r.log1p_rest);
+    NAME(subtract_all_row)(x, LANES, out, LANES, ROW_GRID(n), &max, &r.log1p_rest);
 }
 
 static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
@@ -118,10 +101,11 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
     if (max[0] > -1 && max[0] < 1) return max[0] + NAME(row_summary)(x, NULL, n, max, NULL).log1p_rest[0];
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
-    NAME(exps_of)(x, LANES, NULL, 0, ROW_GRID(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, 0, 0);
-    NAME(add_lanes)(&sum.hi, &sum.lo);
-    V rest = (sum.hi * UNBIAS - 1) + sum.lo * UNBIAS;
-    return max[0] + NAME(log1p)(rest, NAME(reciprocal)(sum.hi * UNBIAS))[0];
+    NAME(exps_of)(x, LANES, NULL, 0, ROW_GRID(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, NULL, 0);
+    NAME(Pair) top = NAME(exp_of_max)(&s);
+    NAME(Pair) others = NAME(plus)(NAME(pair_of)(NAME(of_all_lanes)(sum)), (NAME(Pair)){-top.hi, -top.lo});
+    NAME(Pair) rest = NAME(product)(others, NAME(inverse)(top));
+    return max[0] + NAME(log1p)(rest, NAME(reciprocal)(1 + rest.hi))[0];
 }
 
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the
@@ -130,7 +114,7 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
 static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
     NAME(Extremes) ends;
-    NAME(Pair) sum;
+    NAME(Sum) sum;
     NAME(survey_of_row)(y, LANES, ct, LANES, g, out, &ends, &sum);
     REAL y_max = NAME(max_lane)(ends.y_max), least = -NAME(max_lane)(-ends.least), most = NAME(max_lane)(ends.most);
     REAL c = least > 0 ? least : most < 0 ? most : 0;
@@ -146,7 +130,7 @@ static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrd
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
 static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *ct, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
-    NAME(Pair) sum;
+    NAME(Sum) sum;
     NAME(sum_of_row)(ct, LANES, g, &sum);
     V total = NAME(all_lanes)(sum);
     NAME(log_vjp_all_row)(logy, LANES, ct, LANES, out, LANES, g, &total);
@@ -155,7 +139,7 @@ static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *ct, REAL *ou
 /* d(log y)_i = t_i - sum_j exp(logy_j) * t_j */
 static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
-    NAME(Pair) sum;
+    NAME(Sum) sum;
     NAME(exp_dot_of_row)(logy, LANES, t, LANES, g, &sum);
     V dot = NAME(all_lanes)(sum), zero = NAME(splat)(0);
     NAME(subtract_all_row)(t, LANES, out, LANES, g, &zero, &dot);
@@ -163,12 +147,10 @@ static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out
 
 /* The sum of all entries but the one at k. */
 INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
-    NAME(Pair) before, after;
+    NAME(Sum) before, after;
     NAME(sum_of_row)(y, LANES, ROW_GRID(k), &before);
     NAME(sum_of_row)(y + k + 1, LANES, ROW_GRID(n - k - 1), &after);
-    NAME(add_exactly)(&before.hi, &before.lo, after.hi);
-    before.lo += after.lo;
-    return NAME(all_lanes)(before)[0];
+    return NAME(all_lanes)(NAME(joined)(before, after))[0];
 }
 
 /* Lines that are about to be written are asked for 2 KB before: stores wait for theirs one after the other. */
@@ -268,11 +250,34 @@ INLINE REAL NAME(at_label)(const Target *t, ptrdiff_t label) {
     return (REAL)(t->weight ? t->at_label * ((const REAL *)t->weight)[label] : t->at_label);
 }
 
-/* sum_j everywhere[j] * (max - x_j) */
-INLINE REAL NAME(spread_row)(const REAL *x, ptrdiff_t n, V max, const REAL *everywhere) {
-    NAME(Pair) sum;
-    NAME(dot_of_row)(everywhere, LANES, x, LANES, ROW_GRID(n), &max, &sum);
-    return -NAME(all_lanes)(sum)[0];
+/* Half of sum_j everywhere[j] * (max - x_j), since the difference of halves does not overflow; a class of weight 0 takes
+ * no part, whatever its logit. `everywhere` lies along a row, or holds an entry for each line of rows side by side. */
+static void NAME(half_spread)(const REAL *x, ptrdiff_t sx, const Grid *g, const V *max, const REAL *everywhere,
+                              int along, V *spread) {
+    NAME(Sum) sum[MOST_VECTORS], part[MOST_VECTORS];
+    EACH_VECTOR sum[w] = part[w] = NAME(sum_from)(0);
+    for (ptrdiff_t j = 0; j < g->lines + (g->tail > 0); j++)
+        EACH_VECTOR {
+            ptrdiff_t left = (j < g->lines ? g->lanes : g->tail) - w * LANES;
+            V v = NAME(load_part)(x + j * sx + w * LANES, left, NAME(splat)(0));
+            V u = along ? NAME(load_part)(everywhere + j * LANES, left, NAME(splat)(0)) : NAME(splat)(everywhere[j]);
+            V term = u * (max[w] / 2 - v / 2);
+            NAME(add)(&part[w], NAME(select)(NAME(equal)(u, NAME(splat)(0)), u, term));
+            if (j % CHUNK == CHUNK - 1) {
+                sum[w] = NAME(joined)(sum[w], part[w]);
+                part[w] = NAME(sum_from)(0);
+            }
+        }
+    EACH_VECTOR sum[w] = NAME(joined)(sum[w], part[w]);
+    EACH_VECTOR spread[w] = NAME(value)(along ? NAME(of_all_lanes)(sum[w]) : sum[w]);
+}
+
+/* at_label * nll of the label, by halves where the difference of the logits overflows: at_label may be small. A factor of
+ * 0 makes it 0 whatever the logit. */
+INLINE V NAME(loss_at_label)(V at_label, V max, V x_label, V log1p_rest) {
+    V d = max - x_label, by_halves = 2 * (at_label * (max / 2 - x_label / 2));
+    V loss = NAME(select)(NAME(less)(d, NAME(splat)(INFINITY)), at_label * (d + log1p_rest), by_halves);
+    return NAME(select)(NAME(equal)(at_label, NAME(splat)(0)), at_label * log1p_rest, loss);
 }
 
 /* The loss; and the gradient into `out` unless that is NULL: d loss / d x_j = y_j * (at_label + total)
@@ -289,17 +294,17 @@ static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdi
         if (out) NAME(fill)(out, n, NAN);
         return NAN;
     }
-    REAL spread = everywhere ? NAME(spread_row)(x, n, max, everywhere) : 0;
+    V spread = NAME(splat)(0);
+    if (everywhere) NAME(half_spread)(x, LANES, ROW_GRID(n), &max, everywhere, 1, &spread);
     NAME(Summary) r = NAME(row_summary)(x, out, n, max, NAME(next)(out, n));
-    REAL log1p_rest = r.log1p_rest[0];
     if (out) {
         REAL y_label = NAME(times)(NAME(splat)(out[label]), r.inverse)[0];
-        REAL one_minus = x_label == max[0] ? NAME(times)(r.rest / UNBIAS, r.inverse)[0] : 1 - y_label;
+        REAL one_minus = x_label == max[0] ? NAME(product)(r.others, r.inverse).hi[0] : 1 - y_label;
         NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), r.inverse);
         NAME(times_all_row)(out, LANES, out, LANES, ROW_GRID(n), &q);
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
         out[label] = scale * ((total * y_label - (everywhere ? everywhere[label] : 0)) - at_label * one_minus);
     }
-    REAL loss = at_label * ((max[0] - x_label) + log1p_rest);
-    return everywhere ? loss + (spread + total * log1p_rest) : loss;
+    REAL loss = NAME(loss_at_label)(NAME(splat)(at_label), max, NAME(splat)(x_label), r.log1p_rest)[0];
+    return everywhere ? loss + (2 * spread[0] + total * r.log1p_rest[0]) : loss;
 }

@@ -107,11 +107,21 @@ GENERIC_PICK(min, f32, <)
 GENERIC_PICK(min, f64, <)
 #endif
 
-/* a * b + c in one rounding where the hardware has it. */
+/* a * b + c in one rounding where the hardware has it. Nothing else is contracted (setup.py): the same bits wherever a
+ * formula is inlined. */
 #if HAS_FMA && defined(SUFFIXED)
 INLINE vec_f32 fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return SUFFIXED(fmadd, f32)(a, b, c); }
 INLINE vec_f64 fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return SUFFIXED(fmadd, f64)(a, b, c); }
-#else /* contracted where there is FMA */
+#elif HAS_FMA
+INLINE vec_f32 fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) {
+    for (int i = 0; i < 4; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+}
+INLINE vec_f64 fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) {
+    for (int i = 0; i < 2; i++) c[i] = __builtin_fma(a[i], b[i], c[i]);
+    return c;
+}
+#else
 INLINE vec_f32 fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return a * b + c; }
 INLINE vec_f64 fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return a * b + c; }
 #endif
@@ -178,27 +188,49 @@ INLINE vec_f32 reciprocal_f32(vec_f32 a) { return 1 / a; }
 INLINE vec_f64 reciprocal_f64(vec_f64 a) { return 1 / a; }
 #endif
 
-/* 0 in the lanes that equal `a`, which are counted. */
+/* 0 in the lanes of a mask, which are counted. */
 #if VECTOR_BYTES == 64
-INLINE vec_f32 leave_out_f32(vec_f32 v, vec_f32 a, bits_f32 *count) {
-    __mmask16 equal = _mm512_cmp_ps_mask(v, a, _CMP_EQ_OQ);
-    *count = (bits_f32)_mm512_mask_add_epi32((__m512i)*count, equal, (__m512i)*count, _mm512_set1_epi32(1));
-    return _mm512_mask_mov_ps(v, equal, _mm512_setzero_ps());
+INLINE vec_f32 leave_out_f32(vec_f32 v, mask_f32 out, bits_f32 *count) {
+    *count = (bits_f32)_mm512_mask_add_epi32((__m512i)*count, out, (__m512i)*count, _mm512_set1_epi32(1));
+    return _mm512_mask_mov_ps(v, out, _mm512_setzero_ps());
 }
-INLINE vec_f64 leave_out_f64(vec_f64 v, vec_f64 a, bits_f64 *count) {
-    __mmask8 equal = _mm512_cmp_pd_mask(v, a, _CMP_EQ_OQ);
-    *count = (bits_f64)_mm512_mask_add_epi64((__m512i)*count, equal, (__m512i)*count, _mm512_set1_epi64(1));
-    return _mm512_mask_mov_pd(v, equal, _mm512_setzero_pd());
+INLINE vec_f64 leave_out_f64(vec_f64 v, mask_f64 out, bits_f64 *count) {
+    *count = (bits_f64)_mm512_mask_add_epi64((__m512i)*count, out, (__m512i)*count, _mm512_set1_epi64(1));
+    return _mm512_mask_mov_pd(v, out, _mm512_setzero_pd());
 }
 #else
 #define LEAVE_OUT(real)                                                                                    \
-    INLINE vec_##real leave_out_##real(vec_##real v, vec_##real a, bits_##real *count) {                   \
-        bits_##real equal = v == a;                                                                        \
-        *count -= equal;                                                                                   \
-        return (vec_##real)(~equal & (bits_##real)v);                                                      \
+    INLINE vec_##real leave_out_##real(vec_##real v, mask_##real out, bits_##real *count) {                \
+        *count -= out;                                                                                     \
+        return (vec_##real)(~out & (bits_##real)v);                                                        \
     }
 LEAVE_OUT(f32)
 LEAVE_OUT(f64)
+#endif
+
+/* Half a vector of floats as doubles; and two such halves, rounded, as a whole. */
+#if VECTOR_BYTES == 64
+INLINE vec_f64 lower_half(vec_f32 v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
+INLINE vec_f64 upper_half(vec_f32 v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
+INLINE vec_f32 join_halves(vec_f64 low, vec_f64 high) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
+}
+#elif VECTOR_BYTES == 32
+INLINE vec_f64 lower_half(vec_f32 v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+INLINE vec_f64 upper_half(vec_f32 v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+INLINE vec_f32 join_halves(vec_f64 low, vec_f64 high) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1);
+}
+#elif defined(__SSE2__)
+INLINE vec_f64 lower_half(vec_f32 v) { return _mm_cvtps_pd(v); }
+INLINE vec_f64 upper_half(vec_f32 v) { return _mm_cvtps_pd(_mm_movehl_ps(v, v)); }
+INLINE vec_f32 join_halves(vec_f64 low, vec_f64 high) { return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high)); }
+#else
+INLINE vec_f64 lower_half(vec_f32 v) { return (vec_f64){v[0], v[1]}; }
+INLINE vec_f64 upper_half(vec_f32 v) { return (vec_f64){v[2], v[3]}; }
+INLINE vec_f32 join_halves(vec_f64 low, vec_f64 high) {
+    return (vec_f32){(float)low[0], (float)low[1], (float)high[0], (float)high[1]};
+}
 #endif
 
 /* The first `count` lanes from memory, all of them or none included, and `fill` in the others; and back. */
