@@ -10,9 +10,9 @@ from fastsoftmax._cuda.interop import kind_of, on_device
 from fastsoftmax._cuda.launcher import NO_LABEL, aligned, launch
 from fastsoftmax._cuda.plan import ITEMSIZE
 from fastsoftmax._cuda.recipes import cross_entropy_recipe
+from fastsoftmax._options import check_loss
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_REDUCTIONS = ("mean", "sum", "none")
 
 
 class Call:
@@ -81,14 +81,14 @@ class Call:
 
     def cross_entropy(self, rows, labels, weight, ignore_index, smoothing, reduction, gradient):
         """The loss; ``gradient`` is the result for dx, or None."""
-        _check_options(reduction, smoothing)
+        ignore_index, smoothing = check_loss(ignore_index, smoothing, reduction)
         kind, n = self.kind, rows.canonical[1]
         number = "float64" if self.dtype == "float64" else "float32"
         extra = {
             "labels": self._labels(labels, rows),
             "weight": 0 if weight is None else self._weight(weight, n, number),
-            "smoothing": float(smoothing),
-            "ignored": NO_LABEL if ignore_index is None else int(ignore_index),
+            "smoothing": smoothing,
+            "ignored": NO_LABEL if ignore_index is None else ignore_index,
             "factor": 1.0,
         }
         one_each = reduction == "none"
@@ -209,12 +209,3 @@ def _checked(call, out, shape):
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out has shape {tuple(out.shape)}; this result has shape {tuple(shape)}")
     return out
-
-
-def _check_options(reduction, smoothing):
-    if reduction not in _REDUCTIONS:
-        raise ValueError(
-            f"unknown reduction {reduction!r}; expected one of {', '.join(map(repr, _REDUCTIONS))}"
-        )
-    if not 0.0 <= smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be between 0 and 1; got {smoothing!r}")

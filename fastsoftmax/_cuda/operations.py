@@ -11,6 +11,8 @@ from functools import partial
 from fastsoftmax._arrays import rows_of
 from fastsoftmax._cuda.calls import Call, Result
 from fastsoftmax._cuda.recipes import jacobian_recipe, rows_recipe
+from fastsoftmax._layouts import LAYOUTS
+from fastsoftmax._options import as_bool, check_choice
 
 
 def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
@@ -26,7 +28,7 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     if where is not None:
         call.mask(where)
     rows = rows_of(call.shape, axis)
-    shape = rows.keepdims()[: len(call.shape)] if keepdims else rows.kept
+    shape = rows.keepdims()[: len(call.shape)] if as_bool(keepdims, "keepdims") else rows.kept
     result = Result(call, shape, rows.reduced, out)
     if rows.canonical[1] == 0:
         call.kind.assign(
@@ -52,6 +54,7 @@ def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=
 
 
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    check_choice(layout, "layout", LAYOUTS)
     if layout != "batched":
         raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
     call = Call(backend, y=y)
