@@ -15,7 +15,9 @@ from fastsoftmax._asarray import asarray, how_to_convert
 from fastsoftmax._options import as_int
 
 _NATIVE = (np.dtype(np.float64), np.dtype(np.float32))
-_HALVES = ("float16", "bfloat16")  # bfloat16 by name: ml_dtypes need not be installed
+# By the names of their types: ml_dtypes need not be installed, and `dtype.name` imports, which at the end of the
+# interpreter fails.
+_HALVES = ("float16", "bfloat16")
 _INTEGER_KINDS = "iub"  # become float64 before any subtraction
 
 
@@ -33,7 +35,7 @@ def as_float(value, name):
         return a
     if a.dtype.kind in _INTEGER_KINDS:
         return a.astype(np.float64)
-    if a.dtype.name in (*_HALVES, "float32", "float64"):
+    if a.dtype.type.__name__ in (*_HALVES, "float32", "float64"):
         return a.astype(a.dtype.newbyteorder("="), copy=False)
     raise TypeError(
         f"{name} has dtype {a.dtype}; expected float64, float32, float16, bfloat16, an integer dtype or "
@@ -43,7 +45,12 @@ def as_float(value, name):
 
 def is_half(dtype):
     """Whether kernels see float32 in place of ``dtype``."""
-    return dtype.itemsize == 2 and dtype.name in _HALVES
+    return dtype.itemsize == 2 and dtype.type.__name__ in _HALVES
+
+
+def computed_in(dtype):
+    """The dtype in which kernels compute with ``dtype``."""
+    return np.dtype(np.float32) if is_half(dtype) else dtype
 
 
 def same_shape(first, a, second, b):
@@ -201,12 +208,11 @@ def _usable_in_place(out, inputs, beside):
 
 
 def _same_memory(a, b):
-    return (
-        a.dtype == b.dtype
-        and a.shape == b.shape
-        and a.strides == b.strides
-        and a.ctypes.data == b.ctypes.data
-    )
+    return a.dtype == b.dtype and a.shape == b.shape and a.strides == b.strides and _address(a) == _address(b)
+
+
+def _address(a):
+    return a.__array_interface__["data"][0]  # `a.ctypes` imports, which at the end of the interpreter fails
 
 
 def as_mask(where, shape):
@@ -266,4 +272,4 @@ def as_weight(weight, n, dtype):
     if weight.shape != (n,):
         raise ValueError(f"weight has shape {weight.shape}; expected ({n},), one for each class")
     with np.errstate(all="ignore"):  # what is beyond float32 becomes infinite
-        return np.require(weight, np.float32 if is_half(dtype) else dtype, "CA")
+        return np.require(weight, computed_in(dtype), "CA")

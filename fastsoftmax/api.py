@@ -17,6 +17,7 @@ from fastsoftmax._arrays import (
     as_labels,
     as_mask,
     as_weight,
+    computed_in,
     is_half,
     rows_of,
     same_shape,
@@ -444,9 +445,9 @@ def cross_entropy(
     x, rows, targets, total_weight = _classification(
         x, labels, axis, weight, ignore_index, label_smoothing, reduction
     )
-    loss = np.empty(rows.reduced, x.dtype)
+    loss = np.empty(rows.reduced, computed_in(x.dtype))
     _run("cross_entropy", backend, rows, (rows.view(x), *targets, loss), num_threads)
-    return _reduce(loss.reshape(rows.kept), reduction, total_weight)
+    return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight)
 
 
 @front_door
@@ -502,12 +503,12 @@ def cross_entropy_with_grad(
     x, rows, targets, total_weight = _classification(
         x, labels, axis, weight, ignore_index, label_smoothing, reduction
     )
-    loss = np.empty(rows.reduced, x.dtype)
+    loss = np.empty(rows.reduced, computed_in(x.dtype))
     result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=_arrays_of(targets))
     scale = 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
     args = (rows.view(x), *targets, scale, loss, result.buffer)
     _run("cross_entropy_with_grad", backend, rows, args, num_threads)
-    return _reduce(loss.reshape(rows.kept), reduction, total_weight), result.finish()
+    return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight), result.finish()
 
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
@@ -566,9 +567,9 @@ def _total_weight(labels, weight):
     return float(weight.astype(np.float64)[labels[taking_part]].sum())
 
 
-def _reduce(loss, reduction, total_weight):
-    if reduction == "none":
-        return loss[()]
+def _reduce(loss, dtype, reduction, total_weight):
     with np.errstate(all="ignore"):  # the mean of no rows is 0 / 0, NaN as in PyTorch
+        if reduction == "none":
+            return loss.astype(dtype, copy=False)[()]
         total = exact_sum(loss)
-        return (total / total_weight if reduction == "mean" else total).astype(loss.dtype)
+        return (total / total_weight if reduction == "mean" else total).astype(dtype)
