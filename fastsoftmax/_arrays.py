@@ -15,8 +15,8 @@ from fastsoftmax._asarray import asarray, how_to_convert
 from fastsoftmax._options import as_int
 
 _NATIVE = (np.dtype(np.float64), np.dtype(np.float32))
-# By the names of their types: ml_dtypes need not be installed, and `dtype.name` imports, which at the end of the
-# interpreter fails.
+# By the names of their types: ml_dtypes need not be installed, and `dtype.name` imports, which fails at the
+# end of the interpreter.
 _HALVES = ("float16", "bfloat16")
 _INTEGER_KINDS = "iub"  # become float64 before any subtraction
 
@@ -212,7 +212,7 @@ def _same_memory(a, b):
 
 
 def _address(a):
-    return a.__array_interface__["data"][0]  # `a.ctypes` imports, which at the end of the interpreter fails
+    return a.__array_interface__["data"][0]  # `a.ctypes` imports, which fails at the end of the interpreter
 
 
 def as_mask(where, shape):
@@ -233,7 +233,9 @@ def as_labels(labels, rows, ignore_index=None):
     """
     labels = asarray(labels, "labels")
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels has dtype {labels.dtype}; expected an integer dtype: {_class_indices(labels)}")
+        raise TypeError(
+            f"labels has dtype {labels.dtype}; expected an integer dtype: {_how_to_label(labels)}"
+        )
     if labels.shape != rows.kept:
         raise ValueError(
             f"labels has shape {labels.shape}; expected {rows.kept}, the shape of x {rows.shape} without axis"
@@ -246,7 +248,7 @@ def as_labels(labels, rows, ignore_index=None):
     return labels.reshape(rows.reduced)
 
 
-def _class_indices(labels):
+def _how_to_label(labels):
     if labels.dtype.kind in "fb":
         return "class indices, not one-hot rows or probabilities"
     return how_to_convert(labels, "labels", "np.int64")

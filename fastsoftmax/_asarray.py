@@ -1,4 +1,4 @@
-"""What a caller passes as an array, as an ndarray; or a TypeError with advice that works for what was given."""
+"""What a caller passes as an array, as an ndarray; or a TypeError whose advice works for what was given."""
 
 from reprlib import repr as short
 
@@ -7,15 +7,12 @@ import numpy as np
 # What a masked entry becomes so that it takes no part, by the name of the argument.
 _FILLED = {"y": "0", "g": "0", "t": "0", "weight": "1", "where": "False"}
 
-_DERIVATIVES = "its derivative, such as fastsoftmax.softmax_vjp"
-# What follows a computation through its own operations, by package and part of the type's name.
+# What follows a computation through its own operations, by package and part of the type's name, and the way
+# around; the derivative is the op's own.
 _TRACED = {
-    ("autograd", "Box"): "autograd does not see into fastsoftmax: make the op an autograd.extend.primitive, and "
-    f"give autograd.extend.defvjp {_DERIVATIVES}",
-    ("jax", "Tracer"): "JAX cannot trace fastsoftmax: call the op through jax.pure_callback, and give "
-    f"jax.custom_vjp {_DERIVATIVES}",
-    ("torch", ""): "torch does not see into fastsoftmax: pass {name}.detach(), and give torch.autograd.Function "
-    + _DERIVATIVES,
+    ("autograd", "Box"): "make the op an autograd.extend.primitive, and give autograd.extend.defvjp",
+    ("jax", "Tracer"): "call the op through jax.pure_callback, and give jax.custom_vjp",
+    ("torch", ""): "pass {name}.detach(), and give torch.autograd.Function",
 }
 
 
@@ -34,7 +31,8 @@ def asarray(value, name):
 def _refuse_masks(value, name):
     """A mask would be lost, that of an array in a list as well."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost: pass {_filled(value, name, name)}")
+        filled = _filled(value, name, name)
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: pass {filled}")
     if not isinstance(value, (list, tuple)):
         return
     for v in value:
@@ -48,20 +46,24 @@ def _filled(masked, name, source):
         return f"{source}.astype(np.int64).filled(-1) with ignore_index=-1"
     if name in _FILLED:
         return f"{source}.filled({_FILLED[name]})"
-    return f"{source}.filled(-np.inf)" if masked.dtype.kind == "f" else f"{source}.astype(float).filled(-np.inf)"
+    floats = source if masked.dtype.kind == "f" else f"{source}.astype(np.float64)"
+    return f"{floats}.filled(-np.inf)"
 
 
 def _traced(value, name):
     """What to do about a value that a framework follows, or None."""
     package = type(value).__module__.partition(".")[0]
-    for (framework, word), advice in _TRACED.items():
+    for (framework, word), way in _TRACED.items():
         if package == framework and word in type(value).__name__:
-            return f"{name} is a {type(value).__name__}: {advice.format(name=name)}"
+            return (
+                f"{name} is a {type(value).__name__}, and {framework} does not see into fastsoftmax: "
+                f"{way.format(name=name)} its derivative, such as fastsoftmax.softmax_vjp"
+            )
     return None
 
 
 def _from_objects(value, a, name):
-    """What became an array of objects without being one: refused if it is known, converted if it says to what."""
+    """What became an array of objects without being one: refused where it is known, or converted."""
     if callable(getattr(value, "toarray", None)):
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
     if reason := _traced(value, name) or (a.size and _traced(a.flat[0], name)):

@@ -231,7 +231,7 @@ def _run_on_pool(kernel, calls, threads):
 
 
 def _help(helper, work):
-    """Fulfil a future with some work. One of our own: where no thread starts, the pool keeps the work and gives none."""
+    """Fulfil a future with some work. It is ours: of work for which no thread starts the pool gives none."""
     if helper.set_running_or_notify_cancel():
         try:
             helper.set_result(work())

@@ -373,7 +373,8 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
         return _layouts.dense(blocks, rows, y, out)
     if layout == "sparse":
         return _layouts.sparse(blocks(), rows)
-    registry.kernel("softmax_vjp", backend), _threads.limit(num_threads)  # raise now, not at the first product
+    registry.kernel("softmax_vjp", backend)  # a wrong backend or number raises now, not at the first product
+    _threads.limit(num_threads)
     return _layouts.operator(partial(softmax_vjp, backend=backend, num_threads=num_threads), rows, y)
 
 

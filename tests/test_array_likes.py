@@ -34,7 +34,7 @@ def test_masked_logits(op, given, backend):
     """What is advised leaves the masked entries out, as ``where=`` does."""
     values = np.array([[1, 0, 2], [3, 1, 0]]).astype(given)
     x = np.ma.array(values, mask=MASK)
-    with pytest.raises(TypeError, match=r"^x is a masked array, whose mask would be lost: pass x\.") as raised:
+    with pytest.raises(TypeError, match=r"^x is a masked array, whose mask .* lost: pass x\.") as raised:
         getattr(fs, op)(x, backend=backend)
     advised, _ = follow(raised, x=x)
     expected = getattr(fs, op)(values, where=~MASK, backend=backend)
@@ -70,7 +70,7 @@ def test_masked_labels(op, integer, backend):
     """Without the mask, the masked label 2 would count."""
     x = inputs.rng().normal(size=(3, 4))
     labels = np.ma.array([1, 2, 3], mask=[False, True, False], dtype=integer)
-    with pytest.raises(TypeError, match="^labels is a masked array, whose mask would be lost") as raised:
+    with pytest.raises(TypeError, match=r"^labels is a masked array, whose mask would be lost") as raised:
         getattr(fs, op)(x, labels, backend=backend)
     advised, keywords = follow(raised, labels=labels)
     loss = checks.as_tuple(getattr(fs, op)(x, advised, backend=backend, **keywords))[0]
@@ -81,7 +81,7 @@ def test_masked_labels(op, integer, backend):
 def test_masked_weight(op, backend):
     x, labels = inputs.rng().normal(size=(2, 3)), [0, 1]
     for weight in (np.ma.array([2.0, 9.0, 1.0], mask=[0, 1, 0]), np.ma.array([2, 9, 1], mask=[0, 1, 0])):
-        with pytest.raises(TypeError, match="^weight is a masked array") as raised:
+        with pytest.raises(TypeError, match=r"^weight is a masked array") as raised:
             getattr(fs, op)(x, labels, weight=weight, backend=backend)
         advised, _ = follow(raised, weight=weight)
         np.testing.assert_array_equal(advised, [2, 1, 1])
@@ -92,7 +92,7 @@ def test_masked_weight(op, backend):
 def test_masked_where(op, backend):
     where = np.ma.array([True, True, False], mask=[False, True, False])
     x = inputs.rng().normal(size=(2, 3))
-    with pytest.raises(TypeError, match="^where is a masked array") as raised:
+    with pytest.raises(TypeError, match=r"^where is a masked array") as raised:
         getattr(fs, op)(x, where=where, backend=backend)
     advised, _ = follow(raised, where=where)
     expected = getattr(fs, op)(x, where=[True, False, False], backend=backend)
@@ -100,8 +100,8 @@ def test_masked_where(op, backend):
 
 
 def test_lists_of_masked_arrays(backend):
-    x = [np.ma.array(row, mask=mask) for row, mask in zip([[1.0, 2.0, 3.0], [4.0, 1.0, 2.0]], MASK, strict=True)]
-    with pytest.raises(TypeError, match="^x holds masked arrays, whose masks would be lost") as raised:
+    x = [np.ma.array([1.0, 2.0, 3.0], mask=mask) for mask in MASK]
+    with pytest.raises(TypeError, match=r"^x holds masked arrays, whose masks would be lost") as raised:
         fs.softmax(x, backend=backend)
     advised, _ = follow(raised, x=x)
     np.testing.assert_array_equal(fs.softmax(advised, backend=backend) == 0, MASK)
@@ -130,9 +130,9 @@ def test_sparse_secondary_arrays(backend):
     x = np.eye(3)
     with pytest.raises(TypeError, match=r"^where is a sparse csr_array: pass where\.toarray\(\)$"):
         fs.softmax(x, where=sparse.csr_array(x > 0), backend=backend)
-    with pytest.raises(TypeError, match="^labels is a sparse csr_array"):
+    with pytest.raises(TypeError, match=r"^labels is a sparse csr_array"):
         fs.cross_entropy(x, sparse.csr_array(np.eye(3, dtype=int)), backend=backend)
-    with pytest.raises(TypeError, match="^weight is a sparse coo_array"):
+    with pytest.raises(TypeError, match=r"^weight is a sparse coo_array"):
         fs.cross_entropy(x, [0, 1, 2], weight=sparse.coo_array(np.ones((1, 3))), backend=backend)
 
 
@@ -156,7 +156,8 @@ def test_advice_for_other_dtypes(kind, backend):
     with pytest.raises(TypeError, match=r"^x has dtype .*: convert") as raised:
         fs.softmax(x, backend=backend)
     advised, _ = follow(raised, x=x)
-    checks.assert_same_bits(fs.softmax(advised, backend=backend), fs.softmax([1.0, 2.0, 0.5], backend=backend))
+    expected = fs.softmax([1.0, 2.0, 0.5], backend=backend)
+    checks.assert_same_bits(fs.softmax(advised, backend=backend), expected)
 
 
 class NA:
@@ -186,7 +187,7 @@ def test_what_is_no_number_is_named(x, odd, backend):
 
 def test_advice_for_labels_of_objects(backend):
     labels = np.array([1, 0], object)
-    with pytest.raises(TypeError, match="^labels has dtype object; expected an integer dtype") as raised:
+    with pytest.raises(TypeError, match=r"^labels has dtype object; expected an integer dtype") as raised:
         fs.cross_entropy(np.eye(2), labels, backend=backend)
     advised, _ = follow(raised, labels=labels)
     fs.cross_entropy(np.eye(2), advised, backend=backend)
@@ -202,7 +203,7 @@ def test_autograd_boxes(backend):
     autograd = pytest.importorskip("autograd")
     x = np.array([1.0, 2.0, 0.5])
     for op in (fs.softmax, lambda x, **kwargs: fs.softmax([x[0], x[1], x[2]], **kwargs)):
-        with pytest.raises(TypeError, match=r"^x is a \w*Box: autograd does not see .*autograd\.extend\.defvjp"):
+        with pytest.raises(TypeError, match=r"^x is a \w*Box, and autograd .*\.defvjp its derivative"):
             autograd.grad(lambda x, op=op: op(x, backend=backend)[0])(x)
 
     softmax = autograd.extend.primitive(fs.softmax)
@@ -232,14 +233,16 @@ Tracer.__module__, Tensor.__module__ = "jax._src.core", "torch"
 
 def test_what_other_frameworks_trace(backend):
     """The error of the conversion is the cause."""
-    for x, message in ((Tracer(), "JAX cannot trace fastsoftmax"), (Tensor(), r"pass \w+\.detach\(\)")):
+    for x, way in ((Tracer(), r"jax\.pure_callback"), (Tensor(), r"pass x\.detach\(\)")):
         kind = type(x).__name__
-        with pytest.raises(TypeError, match=f"^x is a {kind}: .*{message}.*fastsoftmax.softmax_vjp") as raised:
+        with pytest.raises(
+            TypeError, match=f"^x is a {kind}, and .*{way}.*its derivative, such as"
+        ) as raised:
             fs.softmax(x, backend=backend)
         assert isinstance(raised.value.__cause__, (TypeError, RuntimeError))
-        with pytest.raises(TypeError, match=f"^g is a {kind}: "):
+        with pytest.raises(TypeError, match=f"^g is a {kind}, "):
             fs.softmax_vjp(np.ones(2), x, backend=backend)
-        with pytest.raises(TypeError, match=f"^weight is a {kind}: "):
+        with pytest.raises(TypeError, match=f"^weight is a {kind}, "):
             fs.cross_entropy(np.ones(2), 1, weight=x, backend=backend)
 
 
@@ -248,23 +251,23 @@ def test_other_errors_of_a_conversion_are_its_own(backend):
         def __array__(self, dtype=None, copy=None):
             raise RuntimeError("the server is gone")
 
-    with pytest.raises(RuntimeError, match="^the server is gone$"):
+    with pytest.raises(RuntimeError, match=r"^the server is gone$"):
         fs.softmax(Lazy(), backend=backend)
     deleted = Tensor()
     deleted.requires_grad = False
-    with pytest.raises(RuntimeError, match="^Can't call numpy"):
+    with pytest.raises(RuntimeError, match=r"^Can't call numpy"):
         fs.softmax(deleted, backend=backend)
 
 
 def test_torch_itself(backend):
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"^x is a Tensor: .*pass x\.detach\(\)"):
+    with pytest.raises(TypeError, match=r"^x is a Tensor, .*pass x\.detach\(\)"):
         fs.softmax(torch.zeros(3, requires_grad=True), backend=backend)
 
 
 def test_jax_itself(backend):
     jax = pytest.importorskip("jax")
-    with pytest.raises(TypeError, match=r"^x is a \w*Tracer: JAX cannot trace fastsoftmax"):
+    with pytest.raises(TypeError, match=r"^x is a \w*Tracer, and jax does not see into fastsoftmax"):
         jax.jit(fs.softmax)(np.zeros(3))
     call = jax.jit(lambda x: jax.pure_callback(fs.softmax, jax.ShapeDtypeStruct(x.shape, x.dtype), x))
     np.testing.assert_array_equal(call(np.zeros(2)), [0.5, 0.5])

@@ -221,7 +221,7 @@ def test_weight_beyond_float32_is_silent(backend):
 
 @pytest.mark.parametrize("bad", [["a", "b", "c"], [1j, 1, 1], [None, 1, 1]], ids=str)
 def test_weight_of_another_dtype(bad, backend):
-    with pytest.raises(TypeError, match="^weight has dtype .*; expected float64, .*convert"):
+    with pytest.raises(TypeError, match=r"^weight has dtype .*; expected float64, .*convert"):
         fs.cross_entropy(np.zeros((2, 3)), [0, 1], weight=bad, backend=backend)
 
 
@@ -254,7 +254,9 @@ def test_smoothing_out_of_range(smoothing, backend):
         fs.cross_entropy(np.zeros((2, 3)), [0, 1], label_smoothing=smoothing, backend=backend)
 
 
-@pytest.mark.parametrize("smoothing", ["0.1", None, True, [0.1], np.array([0.1]), np.array([0.1, 0.2]), 1j], ids=repr)
+@pytest.mark.parametrize(
+    "smoothing", ["0.1", None, True, [0.1], np.array([0.1]), np.array([0.1, 0.2]), 1j], ids=repr
+)
 @pytest.mark.parametrize("op", ["cross_entropy", "cross_entropy_with_grad"])
 def test_smoothing_of_another_type(smoothing, op, backend):
     with pytest.raises(TypeError, match="label_smoothing must be a number between 0 and 1; got"):

@@ -208,7 +208,9 @@ def test_sparse_has_no_half_precision():
         fs.softmax_jacobian(_y().astype(np.float16), layout="sparse")
 
 
-@pytest.mark.parametrize("layout", ["blocks", "", "BATCHED", None, 0, ["dense"], np.array("dense"), np.array(["a", "b"])], ids=repr)
+@pytest.mark.parametrize(
+    "layout", ["blocks", "", "BATCHED", None, 0, ["dense"], np.array("dense"), np.array(["a", "b"])], ids=repr
+)
 def test_unknown_layout(layout, backend):
     with pytest.raises(ValueError, match=r"unknown layout .*'batched', 'dense', 'sparse', 'operator'"):
         fs.softmax_jacobian(_y(), layout=layout, backend=backend)

@@ -109,7 +109,7 @@ def test_ignore_index(ignore_index, backend):
 @pytest.mark.parametrize("op", BOTH)
 def test_ignore_index_of_another_type(op, ignore_index, backend):
     """A list would be compared with the labels place by place."""
-    with pytest.raises(TypeError, match="^ignore_index must be an int or None; got"):
+    with pytest.raises(TypeError, match=r"^ignore_index must be an int or None; got"):
         getattr(fs, op)(np.zeros((2, 3)), [0, 1], ignore_index=ignore_index, backend=backend)
 
 

@@ -165,7 +165,7 @@ def test_precedence_of_the_number():
 
 @pytest.mark.parametrize("number", [2**31, 2**64, 10**30])
 def test_more_threads_than_there_can_be(number, backend):
-    """No limit is meant: a large call is right with it, however it is given, and `explain` says what it takes."""
+    """No limit is meant: a large call is right with it, however it is given."""
     rows = 20 if checks.is_slow(backend) else 3000
     x = inputs.rng().normal(size=(rows, 100)).astype(np.float32)
     expected = fs.softmax(x, backend=backend, num_threads=1)
