@@ -35,10 +35,10 @@ def _refuse_masks(value, name):
         raise TypeError(f"{name} is a masked array, whose mask would be lost: pass {filled}")
     if not isinstance(value, (list, tuple)):
         return
-    for v in value:
-        if isinstance(v, np.ma.MaskedArray) and v is not np.ma.masked:  # of that NumPy warns itself
-            stacked = _filled(v, name, f"np.ma.stack({name})")
-            raise TypeError(f"{name} holds masked arrays, whose masks would be lost: pass {stacked}")
+    kinds = set(map(type, value)) - {type(np.ma.masked)}  # of which NumPy itself warns
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+        filled = _filled(np.ma.stack(value), name, f"np.ma.stack({name})")
+        raise TypeError(f"{name} holds masked arrays, whose masks would be lost: pass {filled}")
 
 
 def _filled(masked, name, source):

@@ -98,7 +98,7 @@ def cross_entropy_with_grad(
 ):
     call = Call(backend, x=x)
     rows = rows_of(call.shape, axis)
-    dx = Result(call, call.shape, rows.canonical, out, rows)
+    dx = Result(call, call.shape, rows.canonical, out, rows, labels=labels, weight=weight)
     loss = call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, dx)
     return loss, dx.finish()
 
@@ -106,6 +106,8 @@ def cross_entropy_with_grad(
 def _forward(op, fill, x, axis, out, where, backend):
     call = Call(backend, x=x)
     mask = None if where is None else call.mask(where)
+    if mask is not None and out is not None:  # a copy, as `out` may hold it
+        mask = call.kind.masked(call.kind.full(call.like, call.shape, "bool", True), mask, False)
     rows = rows_of(call.shape, axis)
     result = Result(call, call.shape, rows.canonical, out, rows)
     y = call.run(partial(rows_recipe, op), rows, result)
