@@ -145,7 +145,7 @@ NUMBERS = {
     "longdouble": np.array([1, 2, 0.5], np.longdouble),
     "complex": np.array([1, 2, 0.5], complex),
     "list of complex": [1 + 0j, 2, 0.5],
-    "structured": np.array([(1,), (2,), (0.5,)], [("a", float)]),
+    "structured": np.array([(1, "p"), (2, "q"), (0.5, "r")], [("a", float), ("b", "U1")]),
 }
 
 

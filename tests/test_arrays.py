@@ -530,6 +530,16 @@ def test_kernels_see_contiguous_labels_and_weights(layout, dtype):
     checks.assert_same_bits(actual, expected)
 
 
+def test_kernels_see_a_weight_apart_from_out(dtype):
+    """Even one that is ``out``: kernels read it in another order than they write."""
+    fs.register_backend("strict", {name: _strict(name) for name in registry.OPS})
+    x, labels = arguments("cross_entropy_with_grad", (3,), -1, dtype)
+    out = np.array([0.5, 2.0, 1.5], dtype)
+    expected = run("cross_entropy_with_grad", x, labels, weight=out.copy(), backend="strict")
+    actual = run("cross_entropy_with_grad", x, labels, weight=out, out=out, backend="strict")
+    checks.assert_same_bits(actual, expected)
+
+
 def test_reductions_write_over_their_input(backend, dtype):
     """logsumexp and the Jacobian, whose results have another shape than the input they overlap."""
     x = inputs.rng().normal(size=(7, 5)).astype(dtype)
