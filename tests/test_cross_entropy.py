@@ -185,12 +185,44 @@ def test_loss_of_one_row_is_a_scalar(backend, dtype):
         assert type(loss) is dtype.type
 
 
-def test_weight_takes_the_result_type(backend):
-    x = np.zeros((2, 3), np.float32)
-    loss, dx = fs.cross_entropy_with_grad(x, [0, 1], weight=np.array([1.0, 2.0, 3.0]), backend=backend)
-    assert np.asarray(loss).dtype == np.float64
-    assert dx.dtype == np.float64
-    assert fs.cross_entropy(x, [0, 1], weight=np.ones(3, np.float32), backend=backend).dtype == np.float32
+@pytest.mark.parametrize("given", ["list", np.float64, np.float32, np.float16, np.int64, np.bool_], ids=str)
+@pytest.mark.parametrize("floats", [np.float64, np.float32, np.float16])
+def test_weight_takes_the_dtype_of_x(given, floats, backend):
+    """Results are of the float dtype of ``x``, whatever the weight's; so is ``out``."""
+    x = inputs.rng().normal(size=(4, 3)).astype(floats)
+    values = [1.0, 0.0, 3.0] if given == np.bool_ else [1.0, 0.1, 3.0]
+    weight = values if given == "list" else np.array(values).astype(given)
+    same = np.asarray(weight).astype(np.float32 if floats == np.float16 else floats)
+    options = {"backend": backend, "reduction": "none"}
+    expected = checks.call("cross_entropy_with_grad", x, [0, 1, 2, 1], weight=same, **options)
+    assert [a.dtype for a in expected] == [floats, floats]
+    out = checks.poisoned(x.shape, floats)
+    actual = fs.cross_entropy_with_grad(x, [0, 1, 2, 1], weight=weight, out=out, **options)
+    assert actual[1] is out
+    checks.assert_same_bits(actual, expected)
+    alone = fs.cross_entropy(x, [0, 1, 2, 1], weight=weight, backend=backend)
+    assert type(alone) is floats
+
+
+def test_half_precision_keeps_the_digits_of_a_weight(backend):
+    """It is multiplied in float32: 1.0009 is no float16."""
+    x = np.array([[0.0, 8.0]], np.float16)
+    options = {"reduction": "sum", "backend": backend}
+    loss = fs.cross_entropy(x, [0], weight=[1.0009, 1.0], **options)
+    wide = fs.cross_entropy(x.astype(np.float32), [0], weight=[1.0009, 1.0], **options)
+    assert loss == wide.astype(np.float16)
+    assert fs.cross_entropy(x, [0], weight=[1e5, 1.0], backend=backend) == np.float16(8)
+
+
+def test_weight_beyond_float32_is_silent(backend):
+    loss = fs.cross_entropy(np.zeros((1, 2), np.float32), [0], weight=[1e300, 1.0], backend=backend)
+    assert np.isnan(loss)  # inf / inf
+
+
+@pytest.mark.parametrize("bad", [["a", "b", "c"], [1j, 1, 1], [None, 1, 1]], ids=str)
+def test_weight_of_another_dtype(bad, backend):
+    with pytest.raises(TypeError, match=r"^weight has dtype .*; expected float64, .*convert"):
+        fs.cross_entropy(np.zeros((2, 3)), [0, 1], weight=bad, backend=backend)
 
 
 def test_zero_weight_leaves_a_class_out(backend, dtype):
@@ -207,13 +239,40 @@ def test_weight_of_another_shape(shape, backend):
         fs.cross_entropy(np.zeros((2, 3)), [0, 1], weight=np.ones(shape), backend=backend)
 
 
-@pytest.mark.parametrize("reduction", ["average", "", None, 0])
+@pytest.mark.parametrize(
+    "reduction", ["average", "", None, 0, ["mean"], np.array("mean"), np.array(["mean", "sum"])], ids=repr
+)
 def test_unknown_reduction(reduction, backend):
-    with pytest.raises(ValueError, match=r"unknown reduction .*'mean', 'sum', 'none'"):
-        fs.cross_entropy(np.zeros((2, 3)), [0, 1], reduction=reduction, backend=backend)
+    for x in (np.zeros((2, 3)), np.zeros((0, 3))):
+        with pytest.raises(ValueError, match=r"unknown reduction .*'mean', 'sum', 'none'"):
+            fs.cross_entropy(x, [0, 1][: len(x)], reduction=reduction, backend=backend)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan, np.inf])
+@pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan, np.inf, np.float32(2), 2])
 def test_smoothing_out_of_range(smoothing, backend):
     with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1; got"):
         fs.cross_entropy(np.zeros((2, 3)), [0, 1], label_smoothing=smoothing, backend=backend)
+
+
+@pytest.mark.parametrize(
+    "smoothing", ["0.1", None, True, [0.1], np.array([0.1]), np.array([0.1, 0.2]), 1j], ids=repr
+)
+@pytest.mark.parametrize("op", ["cross_entropy", "cross_entropy_with_grad"])
+def test_smoothing_of_another_type(smoothing, op, backend):
+    with pytest.raises(TypeError, match="label_smoothing must be a number between 0 and 1; got"):
+        getattr(fs, op)(np.zeros((2, 3)), [0, 1], label_smoothing=smoothing, backend=backend)
+
+
+@pytest.mark.parametrize("smoothing", [1, np.float32(0.5), np.int64(1), np.array(0.5)], ids=repr)
+def test_any_number_is_a_smoothing(smoothing, backend):
+    x = inputs.rng().normal(size=(2, 3))
+    expected = fs.cross_entropy(x, [0, 1], label_smoothing=float(smoothing), backend=backend)
+    assert fs.cross_entropy(x, [0, 1], label_smoothing=smoothing, backend=backend) == expected
+
+
+@pytest.mark.parametrize("out", [None, np.zeros((2, 3))], ids=["None", "array"])
+def test_the_loss_alone_takes_no_out(out, backend):
+    """In the words of Python, whichever way a call goes."""
+    for options in ({}, {"backend": backend}, {"axis": 1}):
+        with pytest.raises(TypeError, match=r"^cross_entropy\(\) got an unexpected keyword argument 'out'$"):
+            fs.cross_entropy(np.zeros((2, 3)), np.array([0, 1]), out=out, **options)
