@@ -87,10 +87,9 @@ typedef struct {
 #define LOG2E 1.44269504f
 #define LN2_HIGH 0.693145751953125f /* 14 bits: as above */
 #define LN2_LOW 1.42860682e-6f
-/* as above, relative error of exp 2**-28.0 */
+/* as above, relative error of exp 2**-28.2 */
 #define EXP_COEFFICIENTS                                                                                   \
-    {1.3810339150950313e-3f, 8.370774798095226e-3f, 4.1668593883514404e-2f, 1.6666503250598907e-1f,        \
-     4.9999991059303284e-1f}
+    {1.3821273e-3f, 8.368681e-3f, 4.1668262e-2f, 1.6666521e-1f, 4.9999994e-1f}
 #define SQRT_HALF_BITS 0x3f3504f3
 #define LOG2_HIGH 6.9313812256e-01f
 #define LOG2_LOW 9.0580006145e-06f
