@@ -44,7 +44,7 @@ INLINE void NAME(exp_parts)(V *x, V *scale, int count, const NAME(Shift) *s, int
     V d[EXPS], low[EXPS], p[EXPS];
     if (how & MIXED) EACH x[i] = x[i] - s[i % wide].taken;
     EACH d[i] = NAME(max)(s[i % wide].lowest, x[i]);
-    EACH scale[i] = NAME(fma)(d[i], NAME(splat)(LOG2E), s[i % wide].magic);
+    EACH scale[i] = NAME(fma)(d[i] - OFFSET, NAME(splat)(LOG2E), s[i % wide].magic);
     EACH x[i] = s[i % wide].magic - scale[i];
     EACH d[i] = NAME(fma)(x[i], NAME(splat)(LN2_HIGH), d[i]);
     EACH low[i] = x[i] * LN2_LOW;
