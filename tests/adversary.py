@@ -12,19 +12,20 @@ import argparse
 import json
 import sys
 import time
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
 
 from tests import accuracy, structured
-from tests.structured import COMPANY, FAMILIES, MEASURES, ORDERS, Pattern, Row
+from tests.structured import FAMILIES, MEASURES, ORDERS, Pattern, Row
 
 RESULTS = accuracy.RESULTS.with_name("adversary.json")
 PERIODS = (2, 4, 8, 16, 32, 64, 128)
 MOST_VALUES = 32
 KEPT = 0.9  # of an error, in the line that it is reduced to
-REDUCTIONS = 300
+EFFORT = 300  # to reduce a row: so many evaluations, fewer of rows longer than
+LONG = 300_000
 
 
 class Found(NamedTuple):
@@ -45,17 +46,18 @@ def search(backend, dtype, longest, seed=0):
         yield champions
 
 
-def worst(backend, dtype, longest, evaluations):
+def worst(backend, dtype, longest, evaluations, seed=0):
     """The champions after so many evaluations."""
-    return next(c for number, c in enumerate(search(backend, dtype, longest), 1) if number == evaluations)
+    return next(islice(search(backend, dtype, longest, seed), evaluations - 1, None))
 
 
 def _next(rng, number, champions, dtype, longest):
-    """First each family at full length; then, a tenth of the time, one of any length, or a relative."""
-    makers = list(FAMILIES.values())
-    if number < len(makers) * len(COMPANY):
-        copies, axis = COMPANY[number // len(makers)]
-        return makers[number % len(makers)](dtype, longest // copies)._replace(copies=copies, axis=axis)
+    """In turns: each family at full length, while any is left; and a relative of a champion."""
+    makers, companies = list(FAMILIES.values()), structured.COMPANY
+    if number % 2 == 0 and number // 2 < len(makers) * len(companies):
+        copies, axis = companies[number // 2 // len(makers)]
+        make = makers[number // 2 % len(makers)]
+        return make(dtype, longest // copies)._replace(copies=copies, axis=axis)
     if rng.random() < 0.1:
         return _pick(rng, makers)(dtype, int(longest ** rng.uniform(0.2, 1)))
     row = _pick(rng, champions).row
@@ -152,23 +154,18 @@ def _fitting(values, dtype):
 
 def reduced(found, measure, dtype, backend):
     """The simplest relative that keeps nine tenths of the error."""
-    least, row, left = KEPT * found.ratio, found.row, REDUCTIONS
-    best = found
-    while left:
-        simplest = _complexity(row, measure, dtype)
-        for candidate in _simpler(row):
-            if _complexity(candidate, measure, dtype) >= simplest:
-                continue
-            left -= 1
-            ratio = structured.ratios(candidate, dtype, backend).get(measure, 0.0)
-            if ratio >= least:
-                row, best = candidate, Found(ratio, candidate)
-                break
-            if not left:
-                return best
-        else:
-            return best
-    return best
+    least, effort, candidates = KEPT * found.ratio, EFFORT, _simpler_lines(found.row, measure, dtype)
+    while effort > 0 and (row := next(candidates, None)):
+        effort -= 1 + row.n * row.copies / LONG
+        ratio = structured.ratios(row, dtype, backend).get(measure, 0.0)
+        if ratio >= least:
+            found, candidates = Found(ratio, row), _simpler_lines(row, measure, dtype)
+    return found
+
+
+def _simpler_lines(row, measure, dtype):
+    simplest = _complexity(row, measure, dtype)
+    return (r for r in _simpler(row) if _complexity(r, measure, dtype) < simplest)
 
 
 def _complexity(row, measure, dtype):
@@ -184,14 +181,7 @@ def _simpler(row):
     for field in ("logits", "vector"):
         for pattern in _simpler_patterns(getattr(row, field)):
             yield row._replace(**{field: pattern})
-    for n in (
-        row.n // 10,
-        row.n // 2,
-        row.n * 3 // 4,
-        10 ** int(np.log10(row.n)),
-        row.n - row.n % 16,
-        row.n - 1,
-    ):
+    for n in (row.n // 10, row.n // 2, row.n * 3 // 4, row.n - 1 - row.n // 16, 10 ** int(np.log10(row.n))):
         if n >= 2:
             yield row._replace(n=n)
     yield row._replace(label=0)

@@ -1,0 +1,113 @@
+"""Promise: the bounds hold at any length: where errors add up, counts pass 2^24 and entries 2^31."""
+
+import os
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from tests import checks, structured
+from tests.structured import Classes, Pattern, Row
+
+FAMILIES = ("high_first", "high_last", "high_in_the_middle", "hundred_high", "equal", "rounded_down")
+
+
+@pytest.mark.parametrize(("copies", "axis"), structured.COMPANY)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hundred_thousand_entries(family, copies, axis, backend, dtype):
+    n = 10**5 // (20 if checks.is_slow(backend) else 1)
+    _assert_within_bounds(
+        structured.FAMILIES[family](dtype, n)._replace(copies=copies, axis=axis), backend, dtype
+    )
+
+
+@pytest.mark.parametrize(("copies", "axis"), [(1, -1), (2, 0)])
+@pytest.mark.parametrize("family", FAMILIES[:2])
+def test_a_million_entries(family, copies, axis, backend, dtype):
+    if checks.is_slow(backend):
+        pytest.skip(f"{backend} takes half a minute")
+    row = structured.FAMILIES[family](dtype, 10**6)
+    _assert_within_bounds(row._replace(copies=copies, axis=axis), backend, dtype)
+
+
+def _assert_within_bounds(row, backend, dtype):
+    ratios = structured.ratios(row, dtype, backend)
+    failed = {measure: round(ratio, 3) for measure, ratio in ratios.items() if not ratio <= 1}
+    assert not failed, f"times their bounds: {failed}"
+
+
+def test_one_high_logit_over_ten_million(backend):
+    """Lower parts of 625,000 sums of one lane, that all round the same way: -0.12 once, 0.47 is right."""
+    if checks.is_slow(backend):
+        pytest.skip(f"{backend} takes a minute")
+    row = Row(10**7, Pattern((16.0, 0.0), (1,)))
+    classes = Classes(row, np.dtype(np.float32))
+    x = row.spread(classes.row(classes.truth.x.astype(np.float32)))
+    y = fs.softmax(x, backend=backend)
+    assert classes.truth.softmax.ulps(classes.extremes(y, y)) <= 3
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision(half, op, axis, backend):
+    half = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if half == "bfloat16" else half)
+    n = 5000 if checks.is_slow(backend) else 10**5
+    row = Row(n, Pattern((11.5, 0.0), (1,)), copies=2, axis=axis)
+    classes = Classes(row, np.dtype(np.float32))
+    x = row.spread(classes.row(classes.truth.x.astype(half)))
+    actual = np.asarray(getattr(fs, op)(x, axis, backend=backend))
+    assert actual.dtype == half
+    if op != "logsumexp":
+        actual = classes.extremes(*(end.astype(np.float32) for end in row.ends(actual))).astype(half)
+    assert getattr(classes.truth, op).ulps(actual) <= 1
+
+
+@pytest.mark.parametrize("shape", [(300_000, 3), (2**24 + 4099,), (2**24 + 4099, 2)], ids=str)
+def test_more_maxima_than_a_float_counts(shape, backend):
+    """Counted in floats they would stop at 2^24, in a lane of 16-bit numbers at 65,536."""
+    n = shape[0]
+    if checks.is_slow(backend):
+        pytest.skip(f"{backend} takes half a minute")
+    x, labels = np.zeros(shape, np.float32), np.full(shape[1:], n - 1)
+    np.testing.assert_array_equal(
+        fs.logsumexp(x, 0, backend=backend), np.full(shape[1:], np.log(n), np.float32)
+    )
+    loss, dx = fs.cross_entropy_with_grad(x, labels, 0, reduction="none", backend=backend)
+    np.testing.assert_array_equal(loss, np.full(shape[1:], np.log(n), np.float32))
+    np.testing.assert_array_equal(dx[0], np.full(shape[1:], 1 / n, np.float32))
+    np.testing.assert_array_equal(dx[-1], np.full(shape[1:], 1 / n - 1, np.float32))
+    y = fs.softmax(x, 0, out=x, backend=backend)
+    np.testing.assert_array_equal(y[[0, n // 2, -1]], np.full((3, *shape[1:]), 1 / n, np.float32))
+
+
+# ---- beyond 2^31 entries -----------------------------------------------------------------------
+
+HUGE = 2**31 + 4096
+ASK = "FASTSOFTMAX_TEST_HUGE"
+
+
+@pytest.fixture
+def huge(backend):
+    """Float32 zeros of more entries than an int32 counts, where that is asked for and fits."""
+    if not os.environ.get(ASK):
+        pytest.skip(f"takes 9 GB and a minute a backend: set {ASK}=1")
+    if checks.is_slow(backend):
+        pytest.skip(f"{backend} takes three hours")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if free < 4.5 * HUGE:
+        pytest.skip(f"{free / 1e9:.1f} GB are free, {4.5 * HUGE / 1e9:.1f} are needed")
+    return np.zeros(HUGE, np.float32)
+
+
+def test_beyond_two_to_the_31(huge, backend):
+    log_n = np.float32(np.log(HUGE))
+    assert fs.logsumexp(huge, backend=backend) == log_n
+    for label in (2**31 - 1, 2**31, HUGE - 1):
+        assert fs.cross_entropy(huge, label, backend=backend) == log_n
+    huge[-1] = 21.5
+    share = np.exp(21.5) / (np.exp(21.5) + HUGE - 1)
+    assert abs(fs.cross_entropy(huge, HUGE - 1, backend=backend) + np.log(share)) < 4 * 2**-24
+    loss, dx = fs.cross_entropy_with_grad(huge, 2**31 + 5, out=huge, backend=backend)
+    assert abs(loss - 21.5 + np.log(share)) < 4 * 2**-20
+    np.testing.assert_allclose(dx[[0, 2**31 + 5, -1]], [share / np.exp(21.5), -1, share], rtol=3 * 2**-23)
