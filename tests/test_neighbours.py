@@ -84,7 +84,7 @@ def test_hostile_neighbours(op, kind, shapes, axis, backend, dtype):
             for start in (0, 1):
                 actual = _call(op, _mixed(ordinary, others, start), axis, backend)
                 if not _same_bits(actual, expected, slice(1 - start, None, 2)):
-                    different.setdefault((rows, n), set()).add(name)
+                    different.setdefault((rows, n), []).append(name)
     assert not different, f"other bits in (rows, n), beside which rows: {different}"
 
 
