@@ -140,21 +140,13 @@ class Row(NamedTuple):
     def _spread(self, expression):
         if not self._many:
             return expression
-        return (
-            f"np.tile({expression}, ({self.copies}, 1))"
-            if self.axis
-            else (f"np.repeat({expression}, {self.copies}).reshape(-1, {self.copies})")
-        )
+        if self.axis == 0:
+            return f"np.repeat({expression}, {self.copies}).reshape(-1, {self.copies})"
+        return f"np.tile({expression}, ({self.copies}, 1))"
 
     def spread(self, row):
         """The array that a call takes, of one row."""
-        if not self._many:
-            return row
-        return (
-            np.tile(row, (self.copies, 1))
-            if self.axis
-            else np.repeat(row, self.copies).reshape(-1, self.copies)
-        )
+        return eval(self._spread("row"), {"np": np, "row": row})
 
     def ends(self, results):
         """The least and the greatest result of each entry, over the copies."""
@@ -373,33 +365,32 @@ class Truth:
 
     @cached_property
     def products(self):
-        """The VJP and the JVP, and the size of its terms."""
+        """The VJP and the JVP, and the sizes of their terms."""
         dot, size = self._dots(self._y)
-        v = self.v.tolist()
-        exact = [y * (a - dot) for y, a in zip(self._y, v, strict=True)]
-        return oracle.Exact.of(exact), np.array(
-            [float(y * (abs(a) + size)) for y, a in zip(self._y, v, strict=True)]
-        )
+        terms = list(zip(self._y, self.v.tolist(), strict=True))
+        return _sized([y * (v - dot) for y, v in terms], [y * (abs(v) + size) for y, v in terms])
 
     def log_products(self, log_y):
-        """The VJP and the JVP of log-softmax at outputs as rounded, with the sizes of their terms."""
+        """The VJP and the JVP of log-softmax at outputs as rounded, each with the sizes of its terms."""
         y = [_exp(a, 0.0) for a in log_y.astype(np.float64).tolist()]
         v = [_digits.mpf(a) for a in self.v.tolist()]
         total, size_of_total = self._sum(v), self._sum(map(abs, v))
         dot, size = self._dots(y)
-        vjp = [a - b * total for a, b in zip(v, y, strict=True)]
-        sizes = [abs(a) + b * size_of_total for a, b in zip(v, y, strict=True)]
+        terms = list(zip(y, v, strict=True))
         return {
-            "log_softmax_vjp": (oracle.Exact.of(vjp), np.array([float(s) for s in sizes])),
-            "log_softmax_jvp": (
-                oracle.Exact.of([a - dot for a in v]),
-                np.array([float(abs(a) + size) for a in v]),
+            "log_softmax_vjp": _sized(
+                [b - a * total for a, b in terms], [abs(b) + a * size_of_total for a, b in terms]
             ),
+            "log_softmax_jvp": _sized([b - dot for b in v], [abs(b) + size for b in v]),
         }
 
     def _dots(self, y):
         terms = [a * b for a, b in zip(y, self.v.tolist(), strict=True)]
         return self._sum(terms), self._sum(map(abs, terms))
+
+
+def _sized(exact, sizes):
+    return oracle.Exact.of(exact), np.array([float(s) for s in sizes])
 
 
 # ---- errors ------------------------------------------------------------------------------------
