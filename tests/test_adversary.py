@@ -63,11 +63,10 @@ def test_exact_products_of_log_softmax(dtype):
     classes, _, v, _ = _one_entry_each(SHORT, dtype)
     log_y = classes.truth.log_softmax.high.astype(dtype)
     y, total = np.exp(classes.row(log_y).astype(np.float64)), v.sum()
-    exact = classes.truth.log_products(log_y)
-    vjp, size = exact["log_softmax_vjp"]
+    vjp, size = classes.truth.log_softmax_vjp(log_y.astype(np.float64))
     np.testing.assert_allclose(classes.row(vjp.high), v[0] - y * total, rtol=1e-13)
     np.testing.assert_allclose(classes.row(size), abs(v[0]) + y * abs(v).sum(), rtol=1e-13)
-    jvp, size = exact["log_softmax_jvp"]
+    jvp, size = classes.truth.log_softmax_jvp(log_y.astype(np.float64))
     np.testing.assert_allclose(classes.row(jvp.high), v[0] - (y * v[0]).sum(), rtol=1e-13)
     np.testing.assert_allclose(classes.row(size), abs(v[0]) + (y * abs(v[0])).sum(), rtol=1e-13)
 
