@@ -414,8 +414,12 @@ class Worst:
     def cells(self, mark="{} FAIL"):
         failed = self.failures()
         for name, error in self.errors.items():
-            text = str(int(error)) if name == "flushed" else f"{math.ceil(error * 100) / 100:.2f}"
+            text = str(int(error)) if name == "flushed" else _rounded_up(error)
             yield mark.format(text) if name in failed else text
+
+
+def _rounded_up(error):
+    return f"{math.ceil(error * 100) / 100:.2f}" if error < 1000 else f"{error:.1e}"
 
 
 def configurations():
@@ -483,7 +487,7 @@ def readme_block(rows):
         f"above the bound. From `make accuracy`:\n\n{table(rows, '**{}**')}\n\n"
         "softmax to Jacobian in ULP of the exact value; logsumexp in eps * max(abs(row max), abs(result));\n"
         "VJP and JVP in eps * y_i * (abs(g_i) + sum_j y_j * abs(g_j)); row sums in eps; flushed: results "
-        "that are 0\nand should not be; long rows: the largest error of any of these over its bound, in "
+        "that are 0\nand should not be; long rows: the largest error of any op over its bound, in "
         f"{len(structured.FAMILIES)} families of\nstructured rows of {LENGTHS[0]:,} to {LENGTHS[-1]:,} "
         f"entries{shorter}. `make adversary` searches for worse.\n"
         "<!-- accuracy: end -->"
