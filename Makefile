@@ -29,7 +29,7 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy clean
+.PHONY: help demo test coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -87,6 +87,9 @@ bench-gpu: .venv/gpu/current ## on a GPU: check the CUDA kernels, then time them
 
 accuracy: .venv/test/current ## measure every backend in ULP and write the README's table
 	$(call in,test) -m tests.accuracy --write $(ARGS)
+
+adversary: .venv/test/current ## search structured rows for the largest errors (half an hour; ARGS=--write keeps them)
+	$(call in,test) -m tests.adversary $(ARGS)
 
 clean: ## remove environments, builds and caches
 	rm -rf .venv .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
