@@ -169,6 +169,11 @@ INLINE NAME(Pair) NAME(product)(NAME(Pair) a, NAME(Ratio) q) {
 #endif
 }
 
+INLINE V NAME(share)(NAME(Pair) a, NAME(Ratio) q) {
+    NAME(Pair) product = NAME(product)(a, q);
+    return product.hi + product.lo;
+}
+
 INLINE NAME(Ratio) NAME(multiple)(V factor, NAME(Ratio) q) {
     return NAME(ratio)(NAME(product)((NAME(Pair)){factor, NAME(splat)(0)}, q));
 }

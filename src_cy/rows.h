@@ -312,7 +312,7 @@ static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdi
     NAME(Summary) r = NAME(row_summary)(x, out, n, max, NAME(next)(out, n));
     if (out) {
         REAL y_label = NAME(times)(NAME(splat)(out[label]), r.inverse)[0];
-        REAL one_minus = x_label == max[0] ? NAME(product)(r.others, r.inverse).hi[0] : 1 - y_label;
+        REAL one_minus = x_label == max[0] ? NAME(share)(r.others, r.inverse)[0] : 1 - y_label;
         NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), r.inverse);
         NAME(times_all_row)(out, LANES, out, LANES, ROW_GRID(n), &q);
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
