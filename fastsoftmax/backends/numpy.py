@@ -24,8 +24,8 @@ SHORT = 64
 PIECE, COLUMNS = 16, 256
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # A row is not shifted if its sum is from LEAST to MOST: its shares do not underflow before they are divided,
-# float32 ones do not overflow, and in float64 `_split` leaves next to nothing to round. Nor does it where that
-# sum is MEAN times n or more: what it leaves of an exponential is less than 2**-8 of that.
+# float32 ones do not overflow, and in float64 `_split` leaves next to nothing to round, as long as the sum is
+# also MEAN times n or more: what is left of an exponential is less than 2**-8 of that.
 LEAST, MOST, MEAN = 0.5, {SINGLE: 1e30, DOUBLE: 2.0**28}, 2.0**-17
 # In a dominated row all other exponentials are together less than n times this part of one maximum. Its shift
 # is less by LIFT, so that entries with a subnormal share are normal.
@@ -97,7 +97,7 @@ def log_softmax_vjp(logy, g, out):
     for axis, work, (logy, g), out in blocks:
         # dx_i = g_i - exp(logy_i) * sum_j g_j
         d = np.exp(logy, out=work("d", g.shape, g.dtype))
-        d *= _sum(work, lambda part, terms: np.copyto(terms, g[part]), g, axis).astype(g.dtype)
+        d *= _sum(work, _copy(g), g, axis).astype(g.dtype)
         _store(np.subtract(g, d, out=d), out)
 
 
@@ -260,8 +260,8 @@ def _add_up(work, a, axis):
 def _exact(work, a, axis):
     """Sums along an axis, kept, as good as rounded once, of up to 2**18 float64 terms a row.
 
-    Each row's terms are split at one digit: above it they add up exactly in any order, below they are too small
-    for roundings to count.
+    Each row's terms are split at one digit: above it they add up exactly in any order, below they are too
+    small for roundings to count.
     """
     size = np.maximum.reduce(np.abs(a, out=work("size", a.shape)), axis=axis, keepdims=True)
     digits = np.frexp(size)[1] + a.shape[axis].bit_length()
@@ -299,6 +299,10 @@ def _pieces(work, a, axis):
         yield (slice(None), piece) if axis else piece
 
 
+def _copy(a):
+    return lambda part, terms: np.copyto(terms, a[part])
+
+
 def _product(a, b):
     return lambda part, terms: np.multiply(a[part], b[part], out=terms, dtype=DOUBLE)
 
@@ -309,6 +313,12 @@ def _halved(a, axis):
     first, second = (a[:, :half], a[:, half:]) if axis else (a[:half], a[half:])
     first[(slice(None),) * axis + (slice(second.shape[axis]),)] += second
     return first
+
+
+def _parted(s, others):
+    """A sum in two parts, of which the first is the rounded whole (fast two-sum)."""
+    whole = s + others
+    return whole, (s - whole) + others
 
 
 def _with(total, s, lost=0.0):
@@ -342,13 +352,12 @@ def _sums(work, x, axis, keep=None, shift=None):
             top = _split(e, work("part", e.shape))
             leading = _add_up(work, top, axis)
             others = (_exact if again else _add_up)(work, np.subtract(e, top, out=top), axis)
-            s = leading + others
-            total = _with(total, s, (leading - s) + others)
+            total = _with(total, *_parted(leading, others))
         else:
             total = _with(total, _add_up(work, e, axis))
         if keep is not None and not direct:
             np.copyto(keep[part], e, casting="same_kind")
-    return total
+    return _parted(*total)
 
 
 def _sums_in_range(work, x, axis, keep=None):
@@ -416,8 +425,7 @@ class _Target:
         everywhere = smoothing / n * weight
         self.at_label, self.everywhere_at_label = (1 - smoothing) * weight[label], everywhere[label]
         self.everywhere = everywhere.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        copy = lambda part, terms: np.copyto(terms, self.everywhere[part])
-        self.total = _sum(work, copy, self.everywhere, axis) if smoothing else 0.0
+        self.total = _sum(work, _copy(self.everywhere), self.everywhere, axis) if smoothing else 0.0
 
 
 def _losses(work, x, m, rest, target):
