@@ -21,9 +21,9 @@ def make_team(t, plan, reductions):
     ``lane()`` is a thread's place in its team. ``locate(m, n, inner)`` gives its row, where in memory the
     row begins, and the entries ``start`` to ``end`` of it that the team holds: none beyond the last row.
     ``max(v, scratch, k)`` and ``sum(v, scratch, k)`` are taken by all threads together, each call with
-    its own ``k`` below ``reductions``, so that no barrier is needed between two; ``scratch`` is the length of the
-    shared array that they need. ``sum`` is for counts; ``total(high, low, scratch, k)`` joins pairs, and has
-    ``k`` and ``k + 1``.
+    its own ``k`` below ``reductions``, so that no barrier is needed between two; ``scratch`` is the length
+    of the shared array that they need. ``sum`` is for counts; ``total(high, low, scratch, k)`` joins pairs,
+    and has ``k`` and ``k + 1``.
     """
     if plan.tile:
         return _columns(t, plan, reductions)

@@ -383,7 +383,7 @@ def _term(weight, row_max, x, log_sum):
         return 0 * log_sum  # NaN of a row that holds one
     # -log y_j = (max - x_j) + log(1 + rest)
     nll = (row_max - x) + log_sum
-    return weight * nll if nll < np.inf else 2 * (weight * (row_max / 2 - x / 2))
+    return weight * nll if nll != np.inf else 2 * (weight * (row_max / 2 - x / 2))
 
 
 @inlined

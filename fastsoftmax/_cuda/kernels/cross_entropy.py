@@ -14,9 +14,9 @@ from fastsoftmax._cuda.held import make_held
 from fastsoftmax._cuda.kernels.forward import make_exps, make_statistics
 from fastsoftmax._cuda.teams import make_team
 
-# A segment's statistics as in `forward`, then its sums of everywhere * (anchor - x) / 2 (a difference of logits
-# may overflow) and of everywhere, as pairs, and the label's logit where the segment has it. The anchor is its
-# maximum, or 0 where that is infinite.
+# A segment's statistics as in `forward`, then its sums of everywhere * (anchor - x) / 2 (a difference of
+# logits may overflow) and of everywhere, as pairs, and the label's logit where the segment has it. The anchor
+# is its maximum, or 0 where that is infinite.
 PARTIAL = 9
 REDUCTIONS = 9
 
@@ -44,10 +44,8 @@ def whole(t, plan, smooth, weighted, gradient, mean):
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
         anchor = row_max if abs(row_max) < infinity else zero
-        spread, spread_low, share, share_low = spread_of(
-            held, weight, smoothing, anchor, start, end, n, scratch
-        )
-        spread, share = rounded(spread, spread_low), rounded(share, share_low)
+        spreads = spread_of(held, weight, smoothing, anchor, start, end, n, scratch)
+        spread, share = rounded(spreads[0], spreads[1]), rounded(spreads[2], spreads[3])
         high, low, ties = sums(held, row_max, scratch)
         high, low = rest(high, low, ties, zero)
         state = (row_max, high, low, spread, share, at_label)
@@ -84,9 +82,7 @@ def partial(t, plan, smooth, weighted):
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
         anchor = row_max if abs(row_max) < infinity else zero
-        spread, spread_low, share, share_low = spread_of(
-            held, weight, smoothing, anchor, start, end, n, scratch
-        )
+        spreads = spread_of(held, weight, smoothing, anchor, start, end, n, scratch)
         high, low, ties = sums(held, row_max, scratch)
         if lane() == 0 and start < end:
             i = PARTIAL * (row * ((n + segment - 1) // segment) + start // segment)
@@ -94,10 +90,10 @@ def partial(t, plan, smooth, weighted):
             partials[i + 1] = high
             partials[i + 2] = low
             partials[i + 3] = ties
-            partials[i + 4] = spread
-            partials[i + 5] = spread_low
-            partials[i + 6] = share
-            partials[i + 7] = share_low
+            partials[i + 4] = spreads[0]
+            partials[i + 5] = spreads[1]
+            partials[i + 6] = spreads[2]
+            partials[i + 7] = spreads[3]
             partials[i + 8] = logit(x, labels[row], base, start, end, inner)
 
     return cross_entropy_partial
@@ -243,13 +239,10 @@ def _make_loss(t, plan, team, guarded, smooth, weighted):
     @t.device
     def term(weight, row_max, x, log_sum):
         # weight * -log y; 0 of a weight of 0, and finite where only the difference of logits is not.
-        if weight == zero:
-            return zero * log_sum
         # -log y_j = (max - x_j) + log(1 + rest)
         nll = (row_max - x) + log_sum
-        if nll < infinity or nll != nll:
-            return weight * nll
-        return two * (weight * (half * row_max - half * x))
+        value = weight * nll if nll != infinity else two * (weight * (half * row_max - half * x))
+        return value if weight != zero else zero * log_sum
 
     @t.device
     def write_loss(loss, state, label, weight, smoothing, ignored, row, start, end, n):
