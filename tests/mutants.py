@@ -285,7 +285,7 @@ MUTANTS = [
         (
             "TERMS = 65536",
             "TERMS = 2**40",
-            "float64 takes 2**27 roundings of one sign, more than a test can pay for, before a bound is broken",
+            "it takes 2**27 roundings of one sign to break a bound, more than a test can pay for",
         ),
     ),
     *_of(
