@@ -32,7 +32,7 @@ FAMILIES = {
 }
 
 # Along a row, along few columns, and along many.
-SHAPES = {"row": (600_000, 1), "few columns": (50_000, 2), "columns": (70_000, 40)}
+SHAPES = {"row": (600_000, 1), "few columns": (50_000, 2), "columns": (70_000, 20)}
 
 
 class Long(NamedTuple):
