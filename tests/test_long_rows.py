@@ -166,6 +166,7 @@ def test_cross_entropy(smoothing, long, backend, dtype):
 FEW_LONG_COLUMNS = """
 import resource
 import numpy as np
+import fastsoftmax as fs
 
 x = np.zeros((3_000_000, 2), np.float32)
 for part in (x[:1000], x):
