@@ -397,7 +397,8 @@ def cross_entropy(
 
     Formed as ``(max x - x_label) + log1p(sum of exp of the others)``, exact to 4 ULP also for a
     confident and right prediction, where ``-log(softmax(x))`` gives 0. Weights, ignored labels,
-    smoothing and reductions are PyTorch's ``torch.nn.functional.cross_entropy``.
+    smoothing and reductions are PyTorch's ``torch.nn.functional.cross_entropy``, except that a class of
+    weight 0 takes no part even where its logit is -inf; PyTorch's loss is NaN there.
 
     Parameters
     ----------

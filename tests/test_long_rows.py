@@ -2,6 +2,7 @@
 
 import os
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -86,6 +87,43 @@ def _assert_near(actual, desired, ulps):
     exact = np.broadcast_to(np.float64(desired), np.shape(actual))
     error = Exact(exact, np.zeros_like(exact)).ulps(np.asarray(actual))
     assert error <= ulps, f"{actual} is off by {error:.3g} ULP from {desired}"
+
+
+@pytest.mark.parametrize(("inner", "axis"), [(1, 0), (2, 0)])
+def test_smoothed_loss(inner, axis, backend, dtype):
+    """sum_j everywhere[j] * (max - x_j) of many equal terms, and a label on each of three levels."""
+    n = 5000 if checks.is_slow(backend) else 10**5
+    levels, counts = np.array([5.0, 0.1, -7.77], dtype), (n // 10, n // 5, n - n // 10 - n // 5)
+    x = np.broadcast_to(np.repeat(levels, counts)[:, None], (n, inner)).copy()
+    exact = [mpmath.mpf(float(v)) for v in levels]
+    total = mpmath.log(mpmath.fsum(c * mpmath.exp(v) for c, v in zip(counts, exact, strict=True)))
+    everywhere = mpmath.mpf(0.1) / n * mpmath.fsum(c * (total - v) for c, v in zip(counts, exact, strict=True))
+    for label, v in zip((0, n // 10, n - 1), exact, strict=True):
+        loss = fs.cross_entropy(
+            x, [label] * inner, axis, label_smoothing=0.1, reduction="none", backend=backend
+        )
+        _assert_near(loss, float((1 - mpmath.mpf(0.1)) * (total - v) + everywhere), 4)
+
+
+FEW_LONG_COLUMNS = """
+import resource
+import numpy as np
+import fastsoftmax as fs
+
+x = np.zeros((3_000_000, 2), np.float32)
+for part in (x[:1000], x):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fs.softmax(part, 0, out=part, backend={backend!r}, num_threads=1)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / x.nbytes)
+"""
+
+
+def test_scratch_is_no_larger_than_the_array(backend):
+    """Few long columns in place: a process needs no several times their size."""
+    pytest.importorskip("resource")
+    if checks.is_slow(backend):
+        pytest.skip("an array that shows would take minutes")
+    assert float(processes.python(FEW_LONG_COLUMNS.format(backend=backend))) <= 1.5
 
 
 # ---- beyond 2^31 entries -----------------------------------------------------------------------
