@@ -1,8 +1,9 @@
 """What all kernels share: rows as vectors, exp of a shifted row, and sums that keep their digits.
 
-A *task* is what one pass of a kernel computes. Long contiguous rows are a task each, their entries
-side by side in the lanes. Otherwise a task is as many rows as there are lanes, one row a lane.
-The two differ in where a task's vectors lie, and in that the first folds its lanes at the end.
+A *task* is what one pass of a kernel computes. Long rows are a task each, their entries side by side in
+the lanes: contiguous ones, and strided ones of which one a lane would fill no more than half of the lanes (and
+scratch would be several times their size). Otherwise a task is as many rows as there are lanes, one row
+a lane. The two differ in where a task's vectors lie, and in that the first folds its lanes at the end.
 """
 
 from collections import namedtuple
@@ -25,7 +26,10 @@ from fastsoftmax.backends._numba_vectors import (
     load_some,
     load_strided,
     low_bits_as_exponent,
+    narrowed,
     piece,
+    plus,
+    plus_smaller,
     polynomial,
     prefetch,
     splat,
@@ -36,6 +40,7 @@ from fastsoftmax.backends._numba_vectors import (
     two_sum,
     where_equal,
     where_greater,
+    widened,
     with_lane,
 )
 
@@ -56,7 +61,8 @@ def contiguous(x):
 
 @inlined
 def one_row_a_task(x):
-    return contiguous(x) and x.shape[1] > SHORT
+    # Strides, not `inner`: a block may have been cut from more rows.
+    return x.shape[1] > SHORT and 2 * x.strides[1] <= lanes(x) * x.itemsize
 
 
 @inlined
@@ -64,7 +70,7 @@ def share(x, part, parts):
     """The range of tasks of one of ``parts`` equal parts."""
     outer, _, inner = x.shape
     if one_row_a_task(x):
-        tasks = outer
+        tasks = outer * inner
     elif contiguous(x):
         tasks = (outer + lanes(x) - 1) // lanes(x)
     else:
@@ -77,7 +83,7 @@ def first_row(x, k):
     """The row in lane 0 of task ``k``, as its place along ``outer`` and ``inner``."""
     inner = x.shape[2]
     if one_row_a_task(x):
-        return k, 0
+        return k // inner, k % inner
     if contiguous(x):
         return k * lanes(x), 0
     blocks = (inner + lanes(x) - 1) // lanes(x)
@@ -91,7 +97,7 @@ def task(x, k):
     o, i = first_row(x, k)
     apart = x.strides[0] // x.itemsize
     if one_row_a_task(x):
-        return whole_row(x, k)
+        return whole_row(x, o * apart + i)
     if contiguous(x):
         live = min(width, outer - o)
         return Task(False, o * apart, (o + width) * apart, 1, apart, n, live, live)
@@ -101,11 +107,12 @@ def task(x, k):
 
 
 @inlined
-def whole_row(x, row):
-    """Row ``row`` of a contiguous array, alone."""
-    n, width = x.shape[1], lanes(x)
+def whole_row(x, start):
+    """The row that begins at element ``start``, alone."""
+    n, width, apart = x.shape[1], lanes(x), x.strides[1] // x.itemsize
     vectors = (n + width - 1) // width
-    return Task(True, row * n, (row + 1) * n, width, 1, vectors, width, n - (vectors - 1) * width)
+    next_row = start + (n if apart == 1 else 1)
+    return Task(True, start, next_row, width * apart, apart, vectors, width, n - (vectors - 1) * width)
 
 
 @inlined
@@ -177,7 +184,7 @@ def set_vector(tile, j, v):
 def fetch(tile, x, t, fill):
     """Copy a task into scratch, with ``fill`` beyond its end; returns each row's maximum, NaN left out."""
     m = splat(x, -np.inf)
-    if t.spread != 1 and t.live == lanes(x) and t.vectors >= piece(x):
+    if not t.folds and t.spread != 1 and t.live == lanes(x) and t.vectors >= piece(x):
         for j in range(0, t.vectors, piece(x)):
             k = min(j, t.vectors - piece(x))  # the last pieces overlap those before
             load_rows(x, t.start + k, t.spread, tile, k * lanes(x))
@@ -195,64 +202,122 @@ def fetch(tile, x, t, fill):
 def look_ahead(x, out, t, j):
     """Ask for what the next task reads and what this one writes, which would else wait for arithmetic
     to end: 1.25 times as fast at (1000, 1000) f32."""
-    i = j * (t.step if t.spread == 1 else lanes(x))
+    i = j * (t.step if t.folds or t.spread == 1 else lanes(x))
     prefetch(x, t.next + i, 0)
     if out is not None:
         prefetch(out, t.start + i, 1)
 
 
-@inlined
-def coarse(m):
-    """A shift near ``m`` by which every entry that matters is shifted exactly, or with a known error.
+Shift = namedtuple("Shift", "base magic lowest")
+"""What `exp_shifted` subtracts from entries, the constant that takes the rest away, and its least argument."""
 
-    Near 0 it has so few digits that ``(v - shift) + shift`` gives back all of ``v`` but the rounding
-    error; farther away, every entry that matters is within a factor of two of ``m`` (Sterbenz).
+
+@inlined
+def shift_of(m):
+    """The `Shift` of rows whose maximum is ``m``.
+
+    Near 0 nothing is subtracted, so nothing is rounded: powers of two alone bring the maximum's exponential
+    close to 1. Farther away every entry that matters is within a factor of two of ``m``, and the difference
+    exact (Sterbenz).
     """
-    magic = constant(m, "ROUND")
-    rounded = (fma(m, splat(m, 64), magic) - magic) * splat(m, 1 / 64)
-    return where_greater(larger(m, splat(m, 0) - m), constant(m, "NEAR"), m, rounded)
+    zero = splat(m, 0)
+    base = where_greater(larger(m, zero - m), constant(m, "NEAR"), m, zero)
+    near, magic = m - base, constant(m, "ROUND")
+    powers = fma(near, constant(m, "LOG2E"), magic) - magic
+    return Shift(base, constant(m, "EXP_MAGIC") - powers, near + constant(m, "EXP_LOWEST"))
 
 
 @inlined
 def exp_shifted(v, shift):
-    """``2**POWER * exp(v - shift)`` for ``v <= shift + 1/128``, to 1 ULP of the unrounded difference."""
-    d = larger(constant(v, "EXP_LOWEST"), v - shift)
-    error = v - (d + shift)
-    t = fma(d, constant(v, "LOG2E"), constant(v, "EXP_MAGIC"))
-    k = constant(v, "EXP_MAGIC") - t
-    r = fma(k, constant(v, "LN2_HI"), d) + fma(k, constant(v, "LN2_LO"), error)
-    r = larger(splat(v, -0.36), r)  # of an entry far below the shift, whose error means nothing
+    """``2**POWER * c * exp(v - m)`` to 1 ULP, with a factor ``c`` of the row, from sqrt(1/2) to sqrt(2)."""
+    d = larger(shift.lowest, v - shift.base)
+    t = fma(d, constant(v, "LOG2E"), shift.magic)
+    k = shift.magic - t
+    r = fma(k, constant(v, "LN2_LO"), fma(k, constant(v, "LN2_HI"), d))
     p = fma(r * r, polynomial(r, "EXP"), r) + splat(v, 1)
     return p * low_bits_as_exponent(t)
 
 
-@inlined
-def plus(hi, lo, v):
-    """Add to a sum in two parts."""
-    s, error = two_sum(hi, v)
-    return s, lo + error
+Sum = namedtuple("Sum", "start first second far_first far_second")
+"""A sum in each lane: the parts of its last terms (`widened`), from ``start`` on, and those of all before.
+
+Of float64 terms ``second`` holds the rounding errors; it is a float too, and in the end loses its own where
+all of them have one sign. So it never takes more than `TERMS`. The same keeps float32 terms, added up in
+float64, right to 2**-36.
+"""
+
+TERMS = 65536
 
 
 @inlined
-def plus_smaller(hi, lo, v):
-    """Add ``v`` where ``abs(v) <= hi``, which takes half the operations (Dekker)."""
-    s = hi + v
-    return s, lo + ((hi - s) + v)
+def stretches(t):
+    """Where each `stretch` begins."""
+    return range(0, t.vectors, TERMS)
 
 
 @inlined
-def folded(t, hi, lo):
+def stretch(t, start):
+    """The next vectors of a task, after which sums are handed over."""
+    return range(start, min(start + TERMS, t.vectors))
+
+
+@inlined
+def no_sum(like):
+    return _sum_from(like, splat(like, 0))
+
+
+@inlined
+def no_sum_of_smaller(like):
+    """A sum for `add_smaller`."""
+    return _sum_from(like, constant(like, "ABOVE"))
+
+
+@inlined
+def _sum_from(like, start):
+    first, second = widened(start)
+    far_first, far_second = widened(splat(like, 0))
+    return Sum(start, first, second, far_first, far_second)
+
+
+@inlined
+def add(s, v):
+    first, second = plus(s.start, s.first, s.second, *widened(v))
+    return Sum(s.start, first, second, s.far_first, s.far_second)
+
+
+@inlined
+def add_smaller(s, v):
+    """`add` where ``abs(v)`` is below ABOVE, which takes half the operations."""
+    first, second = plus_smaller(s.start, s.first, s.second, *widened(v))
+    return Sum(s.start, first, second, s.far_first, s.far_second)
+
+
+@inlined
+def handed_over(s):
+    """The same sum, with all its terms among those before."""
+    first, second = plus(s.start, s.first, s.second, *widened(splat(s.start, 0) - s.start))
+    far_first, far_second = plus(s.start, s.far_first, s.far_second, first, second)
+    return Sum(s.start, *widened(s.start), far_first, far_second)
+
+
+@inlined
+def folded(t, s):
     """The sums of a task's rows in two parts, from those of its lanes."""
-    if t.folds:
-        hi, lo = fold_sum(hi, lo)
-    return two_sum(hi, lo)
+    return two_sum(*_of_rows(t, s))
 
 
 @inlined
-def total(t, hi, lo):
+def total(t, s):
     """The sums of a task's rows; of infinities and NaN, what IEEE arithmetic gives."""
-    hi, lo = fold_sum(hi, lo) if t.folds else (hi, lo)
+    hi, lo = _of_rows(t, s)
     return where_equal(hi - hi, splat(hi, 0), hi + lo, hi)
+
+
+@inlined
+def _of_rows(t, s):
+    if t.folds:
+        return narrowed(s.start, *fold_sum(s.start, s.far_first, s.far_second))
+    return narrowed(s.start, s.far_first, s.far_second)
 
 
 @inlined
@@ -263,42 +328,47 @@ def reciprocal(hi, lo):
     return inverse, inverse * (fma(splat(hi, 0) - inverse, hi, one) - inverse * lo)
 
 
-Others = namedtuple("Others", "hi lo ties top")
-"""Sum of the row's exponentials but those of its maxima, in two parts; how many maxima; exp of one."""
+Others = namedtuple("Others", "hi lo left_out top")
+"""Sum of the row's exponentials but those left out, in two parts; how many these are; exp of the maximum."""
 
 
 @inlined
 def others(tile, x, out, t, m, keep):
-    """`Others` of each row; with ``keep``, scratch then holds the exponentials."""
-    shift = coarse(m)
-    zero, one = splat(tile, 0), splat(tile, 1)
-    hi = lo = ties = zero
-    for j in range(t.vectors):
-        v = vector(tile, j)
-        e = exp_shifted(v, shift)
-        if keep:
-            set_vector(tile, j, e)
-        look_ahead(x, out, t, j)
-        hi, lo = plus(hi, lo, where_equal(v, m, zero, e))
-        ties = ties + where_equal(v, m, one, zero)
-    hi, lo = folded(t, hi, lo)
-    ties, _ = folded(t, ties, zero)
-    return Others(hi, lo, ties, exp_shifted(m, shift))
+    """`Others` of each row; with ``keep``, scratch then holds the exponentials.
+
+    What is left out is the first maximum in each lane: no count that grows with the row.
+    """
+    shift, zero, one = shift_of(m), splat(tile, 0), splat(tile, 1)
+    s, left_out = no_sum(tile), zero
+    for start in stretches(t):
+        for j in stretch(t, start):
+            v = vector(tile, j)
+            e = exp_shifted(v, shift)
+            if keep:
+                set_vector(tile, j, e)
+            look_ahead(x, out, t, j)
+            largest = where_equal(v, m, one, zero)
+            s = add(s, where_greater(largest, left_out, zero, e))
+            left_out = larger(largest, left_out)
+        s = handed_over(s)
+    hi, lo = folded(t, s)
+    left_out = total(t, handed_over(add(no_sum(tile), left_out)))
+    return Others(hi, lo, left_out, exp_shifted(m, shift))
 
 
 @inlined
 def sums_of_row(s, r):
     """Of the row in lane ``r``: the sum of all exponentials but one maximum's, and of all."""
     hi, lo = np.float64(lane(s.hi, r)), np.float64(lane(s.lo, r))
-    ties, top = np.float64(lane(s.ties, r)), np.float64(lane(s.top, r))
-    return (hi + lo) + (ties - 1) * top, (hi + lo) + ties * top
+    left_out, top = np.float64(lane(s.left_out, r)), np.float64(lane(s.top, r))
+    return (hi + lo) + (left_out - 1) * top, (hi + lo) + left_out * top
 
 
 @inlined
 def log_sums(s):
     """``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` of a row but for one maximum."""
     zero, one = splat(s.top, 0), splat(s.top, 1)
-    total, error = two_sum(s.hi, (s.ties - one) * s.top)
+    total, error = two_sum(s.hi, (s.left_out - one) * s.top)
     total, error = two_sum(total, error + s.lo)
     inverse = one / s.top
     rest = total * inverse

@@ -37,9 +37,10 @@ class _VectorModel(models.PrimitiveModel):
 
 # Floats that differ by dtype. LN2_HI ends in so many zeros that k * LN2_HI is exact for every k that
 # exp_shifted meets; the low bits of EXP_MAGIC hold the exponent's bias and POWER, 2**POWER being the
-# factor that keeps its results from becoming subnormal. EXP is the minimax polynomial of
-# (exp(r) - 1 - r) / r**2 on |r| <= 0.3467, to 2**-27.9 and 2**-56.2 of exp(r). LOG_LN2_HI to LOG are those of
-# fdlibm's s_log1p.c and its float twin (Sun Microsystems, 1993).
+# factor that keeps its results from becoming subnormal. ABOVE is more than any of them, or 0 where sums
+# need no such number. EXP is the minimax polynomial of (exp(r) - 1 - r) / r**2 on |r| <= 0.3467, to 2**-27.9
+# and 2**-56.2 of exp(r). LOG_LN2_HI to LOG are those of fdlibm's s_log1p.c and its float twin (Sun
+# Microsystems, 1993).
 _CONSTANTS = {
     types.float32: {
         "LOG2E": 1.4426950408889634,
@@ -48,7 +49,7 @@ _CONSTANTS = {
         "ROUND": 1.5 * 2**23,
         "EXP_MAGIC": 1.5 * 2**23 + 127 + 64,
         "POWER_INVERSE": 2.0**-64,
-        "ABOVE": 2.0**65,
+        "ABOVE": 0.0,
         "EXP_LOWEST": -128.0,
         "NEAR": 256.0,
         "EXP": (
@@ -146,6 +147,12 @@ def _two_sum(builder, a, b):
     s = builder.fadd(a, b)
     z = builder.fsub(s, a)
     return s, builder.fadd(builder.fsub(a, builder.fsub(s, z)), builder.fsub(b, z))
+
+
+def _fast_two_sum(builder, a, b):
+    """The same where ``abs(b) <= abs(a)`` (Dekker)."""
+    s = builder.fadd(a, b)
+    return s, builder.fadd(builder.fsub(a, s), b)
 
 
 def _element(context, builder, array, value, i):
@@ -500,18 +507,95 @@ def fold_largest(typingctx, v):
     return v(v), codegen
 
 
+# Sums are two vectors of float64: of float32 terms, those of each half of the lanes; of float64 terms, their
+# sum and that of its rounding errors. `like` is a vector of the terms' dtype.
+
+
 @intrinsic
-def fold_sum(typingctx, hi, lo):
-    """The sum of all lanes of ``hi + lo``, in all lanes, as such a pair."""
+def widened(typingctx, v):
+    """A sum of one term."""
 
     def codegen(context, builder, sig, args):
-        s, c = args
-        for distance in _distances(hi):
+        (term,) = args
+        if v.dtype == types.float32:
+            half = ir.VectorType(ir.DoubleType(), v.lanes // 2)
+            lanes = range(v.lanes)
+            parts = [
+                builder.fpext(_shuffled(builder, term, term, some), half)
+                for some in (lanes[: half.count], lanes[half.count :])
+            ]
+        else:
+            parts = term, _constant(v, -0.0)  # which LLVM knows to change nothing
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return types.UniTuple(Vector(types.float64), 2)(v), codegen
+
+
+@intrinsic
+def narrowed(typingctx, like, first, second):
+    """A sum as vectors of the terms' dtype: its rounded value and what that lacks, or its two parts."""
+
+    def codegen(context, builder, sig, args):
+        _, *parts = args
+        if like.dtype == types.float32:
+            half = ir.VectorType(ir.FloatType(), first.lanes)
+            rounded = [builder.fptrunc(part, half) for part in parts]
+            lost = [
+                builder.fptrunc(builder.fsub(part, builder.fpext(r, part.type)), half)
+                for part, r in zip(parts, rounded, strict=True)
+            ]
+            parts = [_shuffled(builder, *halves, range(like.lanes)) for halves in (rounded, lost)]
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return types.UniTuple(like, 2)(like, first, second), codegen
+
+
+@intrinsic
+def plus(typingctx, like, a, a_second, b, b_second):
+    """Two sums as one."""
+
+    def codegen(context, builder, sig, args):
+        _, *parts = args
+        return context.make_tuple(builder, sig.return_type, _plus(builder, like, *parts, _two_sum))
+
+    return types.UniTuple(a, 2)(like, a, a_second, b, b_second), codegen
+
+
+@intrinsic
+def plus_smaller(typingctx, like, a, a_second, b, b_second):
+    """`plus` where ``abs(b) <= a``."""
+
+    def codegen(context, builder, sig, args):
+        _, *parts = args
+        return context.make_tuple(builder, sig.return_type, _plus(builder, like, *parts, _fast_two_sum))
+
+    return types.UniTuple(a, 2)(like, a, a_second, b, b_second), codegen
+
+
+def _plus(builder, like, a, a_second, b, b_second, two_sum):
+    if like.dtype == types.float32:
+        return builder.fadd(a, b), builder.fadd(a_second, b_second)
+    s, error = two_sum(builder, a, b)
+    return s, builder.fadd(builder.fadd(a_second, b_second), error)
+
+
+@intrinsic
+def fold_sum(typingctx, like, first, second):
+    """The sum of all lanes, in all lanes."""
+
+    def codegen(context, builder, sig, args):
+        _, s, c = args
+        if like.dtype == types.float32:
+            s = builder.fadd(s, c)
+            for distance in _distances(first):
+                s = builder.fadd(s, _swapped(builder, s, distance))
+            return context.make_tuple(builder, sig.return_type, (s, s))
+        for distance in _distances(first):
             s, error = _two_sum(builder, s, _swapped(builder, s, distance))
             c = builder.fadd(builder.fadd(c, _swapped(builder, c, distance)), error)
         return context.make_tuple(builder, sig.return_type, (s, c))
 
-    return types.UniTuple(hi, 2)(hi, lo), codegen
+    return types.UniTuple(first, 2)(like, first, second), codegen
 
 
 @intrinsic

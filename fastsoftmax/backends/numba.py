@@ -4,23 +4,26 @@ Each function computes its share of the rows, ``part`` of ``parts``; what it is 
 the arguments of ``python.py``. The parts of a pass: copy a task into scratch, reduce, write the result.
 """
 
+import numba
 import numpy as np
 from numba import types
 
 from fastsoftmax.backends._numba_jit import Kernel, allocating, inlined
 from fastsoftmax.backends._numba_rows import (
     SHORT,
+    add,
+    add_smaller,
     aligned,
-    coarse,
     exp_shifted,
     fetch,
     folded,
     get,
+    handed_over,
     log_sums,
     look_ahead,
+    no_sum,
+    no_sum_of_smaller,
     others,
-    plus,
-    plus_smaller,
     put,
     reciprocal,
     row_at,
@@ -28,6 +31,9 @@ from fastsoftmax.backends._numba_rows import (
     scratch,
     set_vector,
     share,
+    shift_of,
+    stretch,
+    stretches,
     sums_of_row,
     task,
     total,
@@ -35,6 +41,7 @@ from fastsoftmax.backends._numba_rows import (
     whole_row,
 )
 from fastsoftmax.backends._numba_vectors import (
+    Vector,
     constant,
     differ,
     fma,
@@ -60,7 +67,7 @@ def _out(dtype, ndim=3):
 def _regime(dtype, canonical):
     """How rows of this shape lie in vectors: along them, or one a lane."""
     _, n, inner = canonical
-    return "rows" if inner == 1 and n > SHORT else "lanes"
+    return "rows" if n > SHORT and 2 * inner <= Vector(numba.from_dtype(dtype)).lanes else "lanes"
 
 
 def _kernel(*signature, **attributes):
@@ -73,16 +80,16 @@ def softmax(x, out, part, parts):
     tile = scratch(x)
     for k in share(x, part, parts):
         t = task(x, k)
-        shift = coarse(fetch(tile, x, t, splat(x, -np.inf)))
-        above = constant(x, "ABOVE")
-        hi, lo = above, splat(x, 0)
-        for j in range(t.vectors):
-            e = exp_shifted(vector(tile, j), shift)
-            set_vector(tile, j, e)
-            hi, lo = plus_smaller(hi, lo, e)
-            look_ahead(x, out, t, j)
-        hi, lo = plus(hi, lo, splat(x, 0) - above)
-        inverse, correction = reciprocal(*folded(t, hi, lo))
+        shift = shift_of(fetch(tile, x, t, splat(x, -np.inf)))
+        s = no_sum_of_smaller(x)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                e = exp_shifted(vector(tile, j), shift)
+                set_vector(tile, j, e)
+                s = add_smaller(s, e)
+                look_ahead(x, out, t, j)
+            s = handed_over(s)
+        inverse, correction = reciprocal(*folded(t, s))
         for j in range(t.vectors):
             e = vector(tile, j)
             put(out, t, j, fma(e, inverse, e * correction))
@@ -106,9 +113,9 @@ def logsumexp(x, out, part, parts):
     for k in share(x, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
-        s = others(tile, x, None, t, m, False)
-        # The sum without the infinities is NaN if the row holds one.
-        result = m + where_equal(m - m, splat(x, 0), log_sums(s), s.hi)
+        result = m + log_sums(others(tile, x, None, t, m, False))
+        if differ(m - m, splat(x, 0)):
+            result = where_equal(m - m, splat(x, 0), result, m + _nan_among(tile, t))
         for r in range(rows_in(t)):
             out[row_at(x, k, r)] = lane(result, r)
 
@@ -141,12 +148,14 @@ def log_softmax_vjp(logy, g, out, part, parts):
         fetch(tile, logy, t, splat(logy, -np.inf))
         fetch(g_tile, g, t, splat(g, 0))
         # dx_i = g_i - exp(logy_i) * sum_j g_j
-        hi = lo = splat(g, 0)
-        for j in range(t.vectors):
-            hi, lo = plus(hi, lo, vector(g_tile, j))
-            look_ahead(logy, out, t, j)
-            look_ahead(g, None, t, j)
-        sum_g = total(t, hi, lo)
+        s = no_sum(g)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                s = add(s, vector(g_tile, j))
+                look_ahead(logy, out, t, j)
+                look_ahead(g, None, t, j)
+            s = handed_over(s)
+        sum_g = total(t, s)
         for j in range(t.vectors):
             e = _exp(vector(tile, j))
             put(out, t, j, vector(g_tile, j) - e * sum_g)
@@ -160,12 +169,14 @@ def log_softmax_jvp(logy, t, out, part, parts):
         fetch(tile, logy, these, splat(logy, -np.inf))
         fetch(t_tile, t, these, splat(t, 0))
         # d(log y)_i = t_i - sum_j exp(logy_j) * t_j
-        hi = lo = splat(t, 0)
-        for j in range(these.vectors):
-            hi, lo = plus(hi, lo, _exp(vector(tile, j)) * vector(t_tile, j))
-            look_ahead(logy, out, these, j)
-            look_ahead(t, None, these, j)
-        dot = total(these, hi, lo)
+        s = no_sum(t)
+        for start in stretches(these):
+            for j in stretch(these, start):
+                s = add(s, _exp(vector(tile, j)) * vector(t_tile, j))
+                look_ahead(logy, out, these, j)
+                look_ahead(t, None, these, j)
+            s = handed_over(s)
+        dot = total(these, s)
         for j in range(these.vectors):
             put(out, these, j, vector(t_tile, j) - dot)
 
@@ -176,12 +187,12 @@ def softmax_jacobian(y, out, part, parts):
     outer, n, _ = y.shape
     tile = aligned(y, n + lanes(y))
     for o in range(outer * part // parts, outer * (part + 1) // parts):
-        t = whole_row(y, o)
+        t = whole_row(y, o * n)
         fetch(tile, y, t, splat(y, 0))
         small = _sum_but_dominant(tile, t)
         # J_ij = y_i * ((i == j) - y_j)
         for i in range(n):
-            block_row, minus = whole_row(y, o * n + i), splat(y, -tile[i])
+            block_row, minus = whole_row(y, (o * n + i) * n), splat(y, -tile[i])
             for j in range(t.vectors):
                 put(out, block_row, j, minus * vector(tile, j))
             out[o, i, i] = tile[i] * (small if tile[i] > 0.5 else 1 - tile[i])
@@ -226,11 +237,9 @@ def cross_entropy(x, labels, weight, smoothing, loss, part, parts):
             row = row_at(x, k, r)
             at_label = (1 - smoothing) * weight[labels[row]]
             log_sum = np.float64(lane(log_sum_of, r))
-            # -log y_j = (max - x_j) + log(1 + rest)
-            nll = (np.float64(lane(m, r)) - tile[_entry(t, x, labels[row], r)]) + log_sum
-            row_loss = at_label * nll
+            row_loss = _term(at_label, np.float64(lane(m, r)), tile[_entry(t, x, labels[row], r)], log_sum)
             if smoothing:
-                row_loss += np.float64(lane(spread, r)) + whole * log_sum
+                row_loss += 2 * np.float64(lane(spread, r)) + whole * log_sum
             loss[row] = row_loss if labels[row] >= 0 else 0.0
 
 
@@ -256,10 +265,9 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
             at_label = (1 - smoothing) * weight[labels[row]]
             row_max, at = np.float64(lane(m, r)), at_labels[r]
             log_sum = np.float64(lane(log_sum_of, r))
-            nll = (row_max - at) + log_sum
-            row_loss = at_label * nll
+            row_loss = _term(at_label, row_max, at, log_sum)
             if smoothing:
-                row_loss += np.float64(lane(spread, r)) + whole * log_sum
+                row_loss += 2 * np.float64(lane(spread, r)) + whole * log_sum
             loss[row] = row_loss
             rest, sum_e = sums_of_row(s, r)
             y = tile[_entry(t, x, labels[row], r)] / sum_e
@@ -296,7 +304,7 @@ def _centre(y_tile, y_max, g_tile, t):
         largest = larger(g, largest)
         smallest = where_greater(smallest, g, g, smallest)
     if t.folds:
-        dominant, _ = folded(t, dominant, zero)
+        dominant = total(t, handed_over(add(no_sum(g_tile), dominant)))
         largest = fold_largest(largest)
         smallest = zero - fold_largest(zero - smallest)
     nearest = where_greater(zero, largest, largest, larger(smallest, zero))
@@ -312,28 +320,41 @@ def _some_entry(g, t):
 
 @inlined
 def _centred_dot(y_tile, g_tile, y, g, out, t, c):
-    hi = lo = splat(y_tile, 0)
+    s = no_sum(y_tile)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            s = add(s, vector(y_tile, j) * (vector(g_tile, j) - c))
+            look_ahead(y, out, t, j)
+            look_ahead(g, None, t, j)
+        s = handed_over(s)
+    return total(t, s)
+
+
+@inlined
+def _nan_among(tile, t):
+    """NaN for each row that holds one, 0 for the others."""
+    found = splat(tile, 0)
     for j in range(t.vectors):
-        hi, lo = plus(hi, lo, vector(y_tile, j) * (vector(g_tile, j) - c))
-        look_ahead(y, out, t, j)
-        look_ahead(g, None, t, j)
-    return total(t, hi, lo)
+        v = vector(tile, j)
+        found = where_equal(v, v, found, v)
+    return total(t, handed_over(add(no_sum(tile), found)))
 
 
 @inlined
 def _exp(logy):
     """``exp(logy)`` of a log-softmax, which is not positive."""
-    return exp_shifted(logy, splat(logy, 0)) * constant(logy, "POWER_INVERSE")
+    return exp_shifted(logy, shift_of(splat(logy, 0))) * constant(logy, "POWER_INVERSE")
 
 
 @inlined
 def _sum_but_dominant(tile, t):
-    zero = splat(tile, 0)
-    hi = lo = zero
-    for j in range(t.vectors):
-        y = vector(tile, j)
-        hi, lo = plus(hi, lo, where_greater(y, splat(tile, 0.5), zero, y))
-    return lane(total(t, hi, lo), 0)
+    s = no_sum(tile)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            y = vector(tile, j)
+            s = add(s, where_greater(y, splat(tile, 0.5), splat(tile, 0), y))
+        s = handed_over(s)
+    return lane(total(t, s), 0)
 
 
 @allocating
@@ -358,12 +379,26 @@ def _weights(everywhere, t, j):
 
 
 @inlined
+def _term(weight, row_max, x, log_sum):
+    """``weight * -log y``; 0 of a weight of 0, and finite where only the difference of logits is not."""
+    if weight == 0:
+        return 0 * log_sum  # NaN of a row that holds one
+    # -log y_j = (max - x_j) + log(1 + rest)
+    nll = (row_max - x) + log_sum
+    return weight * nll if nll < np.inf else 2 * (weight * (row_max / 2 - x / 2))
+
+
+@inlined
 def _spread(x, t, m, everywhere):
-    """``sum_j everywhere[j] * (max - x_j)`` of each row."""
-    hi = lo = splat(x, 0)
-    for j in range(t.vectors):
-        hi, lo = plus(hi, lo, _weights(everywhere, t, j) * (m - get(x, t, j, m)))
-    return total(t, hi, lo)
+    """Half of ``sum_j everywhere[j] * (max - x_j)`` of each row: a difference of logits may overflow."""
+    half, zero = splat(x, 0.5), splat(x, 0)
+    s = no_sum(x)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            w, gap = _weights(everywhere, t, j), m * half - get(x, t, j, m) * half
+            s = add(s, where_equal(w, zero, zero, w * gap))
+        s = handed_over(s)
+    return total(t, s)
 
 
 @inlined
