@@ -1,11 +1,11 @@
-"""Promise: the vector exp, log1p and quotient of every build are as exact as the bounds of docs/numerics.md need.
+"""Promise: the vector exp, log1p and quotient of every build are as exact as docs/numerics.md needs them.
 
 Here around every breakpoint and at some arguments in between: `make exhaustive` takes every float32.
 """
 
 import re
 import shutil
-from itertools import chain
+from itertools import chain, pairwise
 
 import mpmath
 import numpy as np
@@ -133,7 +133,7 @@ def test_every_float32_is_tried():
     assert np.signbit(few).tolist() == [True, True, True, False, False, False]
     parts = list(arguments.ordinals(-384.0, 256.0))
     assert sum(map(len, parts)) == 0x43C00000 + 1 + 0x43800000 + 1
-    assert all(a.stop == b.start for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(parts))
 
 
 def test_flags_are_those_of_the_extension():

@@ -1,7 +1,8 @@
 """``python -m tests.exhaustive``: the largest errors of the vector exp, log1p and quotient, as a table.
 
-Of every float32 argument; of float64 around every breakpoint, at random, and near the worst of those. It fails where
-an error exceeds its bound in tests/tolerances.py. ``--write`` puts all figures into bench/results/elementary.json.
+Of every float32 argument; of float64 around every breakpoint, at random, and near the worst of those. Fails
+where an error exceeds its bound in tests/tolerances.py. ``--write`` puts all figures into
+bench/results/elementary.json.
 """
 
 import argparse

@@ -1,10 +1,9 @@
-"""Which arguments are tried: tasks, each a function that yields blocks.
+"""Which arguments are tried, in blocks of some thousand.
 
-A block of ``exp`` is ``(x, maximum)``: entries of a row and its maximum, which decides the power of two that is taken
-off; of ``log1p`` it is ``(s, lo)``, an argument in two parts; of ``quotient`` ``(a, hi, lo)``, for ``a / (hi + lo)``.
+A block of ``exp`` is ``(x, maximum)``, entries of a row and its maximum, which decides the power of two that
+is taken off; of ``log1p`` ``(s, lo)``, an argument in two parts; of ``quotient`` ``(a, hi, lo)``, for
+``a / (hi + lo)``.
 """
-
-from functools import partial
 
 import numpy as np
 
@@ -23,16 +22,17 @@ def pieces(*arrays):
         yield tuple(np.pad(a, (0, -len(a) % LANES), "edge") for a in cut)
 
 
-def exp_blocks(x, limits, neighbours=2):
+def exp_blocks(x, limits, powers=2):
     """Of any ``x``, sorted, in blocks that are short enough for one maximum.
 
-    Two maxima for each take off an odd and an even power of two: a tie of the quotient breaks either way.
+    Each comes with so many maxima. Two take off an odd and an even power of two: near a breakpoint, where the
+    rounded quotient may be a tie without FMA, that breaks either way.
     """
     x = np.sort(x[(x >= -limits.large - limits.vanishes) & (x <= limits.large)])
     window = np.floor(x / (limits.vanishes / 4))
     for part in np.split(x, np.flatnonzero(np.diff(window)) + 1):
         for (piece,) in pieces(part):
-            k = np.ceil(float(piece[-1]) / LN2) + np.arange(neighbours)
+            k = np.ceil(float(piece[-1]) / LN2) + np.arange(powers)
             maxima = np.clip(k * LN2, -limits.large, limits.large).astype(x.dtype)
             for maximum in sorted(set(maxima)):
                 if piece[0] >= maximum - x.dtype.type(limits.vanishes):
@@ -49,17 +49,14 @@ def log1p_blocks(s):
 
 
 def quotient_blocks(hi, rng, subnormal):
-    """With random numerators; of biased exponentials and their sum where the result is to be ``subnormal``."""
+    """With random numerators; biased as exponentials and their sum where results are to be ``subnormal``."""
     dtype = hi.dtype
     a = rng.uniform(1, 2, len(hi)).astype(dtype)
     lo = hi * (np.finfo(dtype).eps / 2 * rng.uniform(-0.5, 0.5, len(hi))).astype(dtype)
     if subnormal:
         bias, least = (512, -1022) if dtype == np.float64 else (64, -126)
-        a, hi, lo = (
-            np.ldexp(a, least + bias - rng.integers(0, 24, len(hi))),
-            np.ldexp(hi, bias),
-            np.ldexp(lo, bias),
-        )
+        a = np.ldexp(a, least + bias - rng.integers(0, 24, len(hi)))
+        hi, lo = np.ldexp(hi, bias), np.ldexp(lo, bias)
     yield from pieces(a, hi, lo)
 
 
@@ -67,7 +64,7 @@ def quotient_blocks(hi, rng, subnormal):
 
 
 def ordinals(low, high):
-    """Ranges that number the floats from ``low`` to ``high``, ...-tiny, -0, 0, tiny..., from one to the next."""
+    """Ranges that number the floats from ``low`` to ``high`` in order: ..., -tiny, -0, 0, tiny, ..."""
     first, last = (_ordinal(np.float32(x)) for x in (low, high))
     for start in range(first, last + 1, TASK):
         yield range(start, min(start + TASK, last + 1))
@@ -79,6 +76,7 @@ def _ordinal(x):
 
 
 def floats(ordinals):
+    """The floats of those numbers."""
     for start in range(ordinals.start, ordinals.stop, SIZE):
         number = np.arange(start, min(start + SIZE, ordinals.stop), dtype=np.int64)
         bits = np.where(number < 0, ~number | 1 << 31, number)
@@ -87,7 +85,7 @@ def floats(ordinals):
 
 def exp_every(ordinals, limits):
     for x in floats(ordinals):
-        yield from exp_blocks(x, limits, neighbours=1)
+        yield from exp_blocks(x, limits, powers=1)
 
 
 def log1p_every(ordinals):
@@ -97,20 +95,15 @@ def log1p_every(ordinals):
 
 # ---- breakpoints -------------------------------------------------------------------------------
 
-STEPS = np.array(
-    sorted({sign * j for sign in (1, -1) for j in (*range(257), *(1 << p for p in range(8, 22)))})
-)
+_UP = (*range(257), *(1 << p for p in range(9, 22)))
+STEPS = np.array(sorted({*_UP, *(-step for step in _UP)}))
 
 
 def moved(x, steps):
     """Each of ``x`` moved by each of so many places along the floats."""
     integer = np.dtype(f"i{x.itemsize}")
-    return (
-        np.where(x[:, None] == 0, steps, x.view(integer)[:, None] + steps)
-        .astype(integer)
-        .view(x.dtype)
-        .ravel()
-    )
+    bits = np.where(x[:, None] == 0, steps, x.view(integer)[:, None] + steps)
+    return bits.astype(integer).view(x.dtype).ravel()
 
 
 def _powers_of_two(dtype, most):

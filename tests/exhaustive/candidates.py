@@ -1,4 +1,4 @@
-"""The elementary functions of each build, as functions of arrays: their results are a number and what it lacks."""
+"""The elementary functions of each build, as functions of arrays; a result is a number and what it lacks."""
 
 import ast
 import ctypes
@@ -18,8 +18,10 @@ SOURCES = ROOT / "src_cy"
 
 
 class Limits(NamedTuple):
-    """The arguments that exp takes: maxima up to ``large`` in magnitude and entries down to ``vanishes`` below
-    them; its results are ``2**bias`` times as large."""
+    """The arguments that exp takes: maxima up to ``large`` in magnitude, entries down to ``vanishes`` below.
+
+    Its results are ``2**bias`` times as large.
+    """
 
     large: float
     vanishes: float
@@ -48,13 +50,13 @@ def candidates(dtype, directory):
 
 def flags():
     """FLAGS of setup.py, which builds when it is imported."""
-    lists = []
+    found = []
     for node in ast.parse((ROOT / "setup.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign | ast.AugAssign):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if getattr(target, "id", None) == "FLAGS":
-                lists.append(ast.literal_eval(node.value))
-    return sum(lists, [])
+                found += ast.literal_eval(node.value)
+    return found
 
 
 def build(level, directory, sources=SOURCES):
