@@ -7,7 +7,7 @@ is taken off; of ``log1p`` ``(s, lo)``, an argument in two parts; of ``quotient`
 
 import numpy as np
 
-SIZE = 1 << 12  # of a block: temporary arrays stay in the first caches
+SIZE = 1 << 13  # of a block: temporary arrays stay in the first caches
 LANES = 64  # a block is a multiple of any vector
 TASK = 1 << 20
 LN2 = float(np.log(2))
@@ -22,21 +22,26 @@ def pieces(*arrays):
         yield tuple(np.pad(a, (0, -len(a) % LANES), "edge") for a in cut)
 
 
-def exp_blocks(x, limits, powers=2):
+def exp_blocks(x, limits):
     """Of any ``x``, sorted, in blocks that are short enough for one maximum.
 
-    Each comes with so many maxima. Two take off an odd and an even power of two: near a breakpoint, where the
-    rounded quotient may be a tie without FMA, that breaks either way.
+    Each comes with two, which take off an odd and an even power of two: near a breakpoint, where the rounded
+    quotient may be a tie without FMA, that breaks either way.
     """
     x = np.sort(x[(x >= -limits.large - limits.vanishes) & (x <= limits.large)])
     window = np.floor(x / (limits.vanishes / 4))
     for part in np.split(x, np.flatnonzero(np.diff(window)) + 1):
         for (piece,) in pieces(part):
-            k = np.ceil(float(piece[-1]) / LN2) + np.arange(powers)
-            maxima = np.clip(k * LN2, -limits.large, limits.large).astype(x.dtype)
-            for maximum in sorted(set(maxima)):
+            maxima = (_maximum(piece, limits, above) for above in (0, 1))
+            for maximum in dict.fromkeys(maxima):
                 if piece[0] >= maximum - x.dtype.type(limits.vanishes):
                     yield piece, maximum
+
+
+def _maximum(x, limits, above=0):
+    """The least with whose power of two sorted ``x`` go, or some powers above."""
+    k = np.ceil(float(x[-1]) / LN2) + above
+    return x.dtype.type(np.clip(k * LN2, -limits.large, limits.large))
 
 
 def log1p_blocks(s):
@@ -85,7 +90,8 @@ def floats(ordinals):
 
 def exp_every(ordinals, limits):
     for x in floats(ordinals):
-        yield from exp_blocks(x, limits, powers=1)
+        for (piece,) in pieces(x):
+            yield piece, _maximum(x, limits)
 
 
 def log1p_every(ordinals):
