@@ -35,6 +35,23 @@ PRODUCT_EPS = 6
 ROW_SUM_EPS = 2
 
 
+class Bound(NamedTuple):
+    """An error in its unit: u (half an eps, relative) or ULP."""
+
+    error: float
+    unit: str
+
+
+# What the bounds above rest on (docs/numerics.md), as `make exhaustive` found it.
+ELEMENTARY = {
+    "exp": Bound(1.5, "u"),
+    "exp of a maximum": Bound(0.72, "u"),
+    "log1p": Bound(0.9, "ULP"),
+    "quotient": Bound(0.51, "ULP"),
+    "subnormal quotient": Bound(1.5, "ULP"),
+}
+
+
 def of(dtype) -> Tolerance:
     """The tolerances of a dtype."""
     return TOLERANCES[np.dtype(dtype).name]

@@ -1,0 +1,10 @@
+/* The elementary functions of the kernels as a library, one for each level. */
+#include "kernels.h"
+
+#define REAL float
+#define NAME(x) x##_f32
+#include "elementary.h"
+
+#define REAL double
+#define NAME(x) x##_f64
+#include "elementary.h"
