@@ -150,17 +150,21 @@ INLINE void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, 
                                    const Grid *g, NAME(Ahead) ahead, const int known) {
     NAME(Extremes) ends[MOST_VECTORS];
     NAME(Sum) sum[MOST_VECTORS];
-    V zero = NAME(splat)(0), centre[MOST_VECTORS], dot[MOST_VECTORS];
-    int centred = 0;
+    NAME(Centre) c[MOST_VECTORS];
+    V zero = NAME(splat)(0), dot[MOST_VECTORS];
+    int centred = 0, scaled = 0;
     ON(g, survey_of, (y, sy, ct, sc, g, ahead.out, ends, sum));
     EACH_VECTOR {
-        V nearest = NAME(max)(ends[w].least, NAME(min)(ends[w].most, zero));
-        centre[w] = NAME(select)(NAME(greater)(ends[w].y_max, NAME(splat)((REAL)0.5)), ends[w].at_max, nearest);
-        centred |= NAME(any)((NAME(mask))~NAME(equal)(centre[w], zero));
+        c[w] = NAME(centre_of)(&ends[w]);
+        centred |= NAME(any)((NAME(mask))~NAME(equal)(c[w].centre, zero));
+        scaled |= NAME(any)(NAME(less)(c[w].scale, NAME(splat)(1)));
     }
-    if (centred) ON(g, dot_of, (y, sy, ct, sc, g, centre, sum));
+    if (centred || scaled) ON(g, dot_of, (y, sy, ct, sc, g, c, sum));
     EACH_VECTOR dot[w] = NAME(value)(sum[w]);
-    ON(g, vjp_all, (y, sy, ct, sc, out, so, g, centre, dot, (NAME(Ahead)){ahead.x, NULL}));
+    if (scaled)
+        ON(g, vjp_scaled, (y, sy, ct, sc, out, so, g, c, dot, (NAME(Ahead)){ahead.x, NULL}));
+    else
+        ON(g, vjp_all, (y, sy, ct, sc, out, so, g, c, dot, (NAME(Ahead)){ahead.x, NULL}));
 }
 
 INLINE void NAME(log_softmax_vjp_grid)(const REAL *logy, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out,

@@ -296,29 +296,36 @@ ON_EACH_KIND(survey_of, survey_loop,
                 NAME(Extremes) *all, NAME(Sum) *sums),
                y, sy, ct, sc, g, next_out, all, sums)
 
+/* What is taken from a cotangent that is first multiplied by a scale: 1, or less where differences would overflow. */
+typedef struct {
+    V scale, centre;
+} NAME(Centre);
+
 /* Lane sums of y * (cotangent - centre). */
-INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const V *centre,
-                           NAME(Sum) *sums, const int kind) {
+INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g,
+                           const NAME(Centre) *of, NAME(Sum) *sums, const int kind) {
     const int wide = WIDTH(kind);
     V u[GROUP], v[GROUP];
 #define BODY(height, left)                                                                                 \
     {                                                                                                      \
         LOAD(u, y, sy, height, left, 0);                                                                   \
-        LOAD(v, ct, sc, height, left, centre[0][0]);                                                       \
-        for (int i = 0; i < COUNT(height); i++) u[i] *= v[i] - centre[OF(i)];                              \
+        LOAD(v, ct, sc, height, left, 0);                                                                  \
+        for (int i = 0; i < COUNT(height); i++)                                                            \
+            u[i] *= NAME(fma)(v[i], of[OF(i)].scale, -of[OF(i)].centre);                                   \
         NAME(add_tile)(part + c / LANES, u, COUNT(height), wide);                                          \
     }
     SUM_TILES(BODY, GROUP, 0, NOTHING_TO_FLUSH)
 #undef BODY
 }
 ON_EACH_KIND(dot_of, dot_loop,
-               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const V *centre,
+               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, const Grid *g, const NAME(Centre) *of,
                 NAME(Sum) *sums),
-               y, sy, ct, sc, g, centre, sums)
+               y, sy, ct, sc, g, of, sums)
 
-/* out = y * ((cotangent - centre) - dot) */
+/* out = y * ((cotangent - centre) - dot), with the scale if there is one. */
 INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,
-                           const Grid *g, const V *centre, const V *dot, NAME(Ahead) ahead, const int kind) {
+                           const Grid *g, const NAME(Centre) *of, const V *dot, NAME(Ahead) ahead, int scaled,
+                           const int kind) {
     const int wide = WIDTH(kind);
     V u[GROUP], v[GROUP];
 #define BODY(height, left)                                                                                 \
@@ -327,16 +334,23 @@ INLINE void NAME(vjp_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_
         LOAD(v, ct, sc, height, left, 0);                                                                  \
         LOOK_AHEAD(ahead.x, height);                                                                       \
         LOOK_AHEAD(ahead.out, height);                                                                     \
-        for (int i = 0; i < COUNT(height); i++) v[i] = u[i] * ((v[i] - centre[OF(i)]) - dot[OF(i)]);       \
+        for (int i = 0; i < COUNT(height); i++) {                                                          \
+            v[i] = (scaled ? v[i] * of[OF(i)].scale : v[i]) - of[OF(i)].centre;                            \
+            v[i] = u[i] * (v[i] - dot[OF(i)]);                                                             \
+            v[i] = scaled ? v[i] / of[OF(i)].scale : v[i];                                                 \
+        }                                                                                                  \
         STORE(out, so, height, left, v);                                                                   \
     }
     EACH_TILE(BODY, GROUP)
 #undef BODY
 }
-ON_EACH_KIND(vjp_all, vjp_loop,
-               (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so, const Grid *g,
-                const V *centre, const V *dot, NAME(Ahead) ahead),
-               y, sy, ct, sc, out, so, g, centre, dot, ahead)
+#define VJP_PASSES(name, scaled)                                                                           \
+    ON_EACH_KIND(name, vjp_loop,                                                                           \
+                 (const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_t sc, REAL *out, ptrdiff_t so,      \
+                  const Grid *g, const NAME(Centre) *of, const V *dot, NAME(Ahead) ahead),                 \
+                 y, sy, ct, sc, out, so, g, of, dot, ahead, scaled)
+VJP_PASSES(vjp_all, 0)
+VJP_PASSES(vjp_scaled, 1)
 
 /* Lane sums of x. */
 INLINE void NAME(sum_loop)(const REAL *x, ptrdiff_t sx, const Grid *g, NAME(Sum) *sums, const int kind) {

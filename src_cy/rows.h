@@ -110,21 +110,34 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
 
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the
  * digits of a saturated row; else the value nearest 0 between the extremes of g, which is g if g is constant.
- * Mostly that is 0, and the sum is known from the look at the extremes. */
+ * Mostly that is 0, and the sum is known from the look at the extremes. Where the extremes are so far apart that
+ * differences overflow, all is computed of an eighth of the cotangent. */
+INLINE NAME(Centre) NAME(centre_of)(const NAME(Extremes) *ends) {
+    const V zero = NAME(splat)(0), one = NAME(splat)(1);
+    V nearest = NAME(max)(ends->least, NAME(min)(ends->most, zero));
+    V centre = NAME(select)(NAME(greater)(ends->y_max, NAME(splat)((REAL)0.5)), ends->at_max, nearest);
+    V spread = 4 * (NAME(max)(ends->most, zero) + NAME(max)(-ends->least, zero));
+    V scale = NAME(select)(NAME(equal)(spread - spread, zero), one, one / 8);
+    return (NAME(Centre)){scale, centre * scale};
+}
+
 static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
     NAME(Extremes) ends;
     NAME(Sum) sum;
     NAME(survey_of_row)(y, LANES, ct, LANES, g, out, &ends, &sum);
-    REAL y_max = NAME(max_lane)(ends.y_max), least = -NAME(max_lane)(-ends.least), most = NAME(max_lane)(ends.most);
-    REAL c = least > 0 ? least : most < 0 ? most : 0;
-    for (int i = 0; y_max > (REAL)0.5 && i < LANES; i++)
-        if (ends.y_max[i] == y_max) c = ends.at_max[i];
-    V centre = NAME(splat)(c);
-    if (c != 0) NAME(dot_of_row)(y, LANES, ct, LANES, g, &centre, &sum);
+    NAME(Extremes) row = {NAME(splat)(NAME(max_lane)(ends.y_max)), ends.at_max, NAME(splat)(NAME(max_lane)(ends.most)),
+                          NAME(splat)(-NAME(max_lane)(-ends.least))};
+    for (int i = 0; i < LANES; i++)
+        if (ends.y_max[i] == row.y_max[0]) row.at_max = NAME(splat)(ends.at_max[i]);
+    NAME(Centre) c = NAME(centre_of)(&row);
+    if (c.centre[0] != 0 || c.scale[0] != 1) NAME(dot_of_row)(y, LANES, ct, LANES, g, &c, &sum);
     V dot = NAME(all_lanes)(sum);
     NAME(Ahead) ahead = {NAME(next)(y, n), NAME(next)(ct, n)};
-    NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &centre, &dot, ahead);
+    if (c.scale[0] == 1)
+        NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
+    else
+        NAME(vjp_scaled_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
 }
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */

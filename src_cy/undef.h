@@ -22,6 +22,7 @@
 #undef OF
 #undef LOOK_AHEAD
 #undef EXPS_PASSES
+#undef VJP_PASSES
 #undef PIECE
 #undef STORES_AHEAD
 #undef SHORT_MATRIX
