@@ -29,7 +29,7 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy exhaustive clean
+.PHONY: help demo test coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -87,6 +87,9 @@ bench-gpu: .venv/gpu/current ## on a GPU: check the CUDA kernels, then time them
 
 accuracy: .venv/test/current ## measure every backend in ULP and write the README's table
 	$(call in,test) -m tests.accuracy --write $(ARGS)
+
+adversary: .venv/test/current ## search structured rows for the largest errors (half an hour; ARGS=--write keeps them)
+	$(call in,test) -m tests.adversary $(ARGS)
 
 exhaustive: .venv/test/current ## exp and log1p of every float32, the worst found of float64: every build (minutes)
 	$(call in,test) -m tests.exhaustive --write $(ARGS)

@@ -8,12 +8,16 @@ error about an array is raised here, before anything is computed or written.
 
 import math
 from functools import lru_cache
-from operator import index
 
 import numpy as np
 
+from fastsoftmax._asarray import asarray, how_to_convert
+from fastsoftmax._options import as_int
+
 _NATIVE = (np.dtype(np.float64), np.dtype(np.float32))
-_HALVES = ("float16", "bfloat16")  # bfloat16 by name: ml_dtypes need not be installed
+# By the names of their types: ml_dtypes need not be installed, and `dtype.name` imports, which fails at the
+# end of the interpreter.
+_HALVES = ("float16", "bfloat16")
 _INTEGER_KINDS = "iub"  # become float64 before any subtraction
 
 
@@ -26,27 +30,27 @@ def as_floats(**arrays):
 
 def as_float(value, name):
     """An argument as a native ndarray of a float dtype, or ``TypeError`` naming the offender."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, whose mask would be lost: pass {name}.filled(-np.inf), "
-            "or the plain data with where="
-        )
-    a = np.asarray(value)
+    a = asarray(value, name)
     if a.dtype in _NATIVE:
         return a
     if a.dtype.kind in _INTEGER_KINDS:
         return a.astype(np.float64)
-    if a.dtype.name in (*_HALVES, "float32", "float64"):
+    if a.dtype.type.__name__ in (*_HALVES, "float32", "float64"):
         return a.astype(a.dtype.newbyteorder("="), copy=False)
     raise TypeError(
         f"{name} has dtype {a.dtype}; expected float64, float32, float16, bfloat16, an integer dtype or "
-        f"bool: convert it first, for example with {name}.astype(np.float64)"
+        f"bool: {how_to_convert(a, name)}"
     )
 
 
 def is_half(dtype):
     """Whether kernels see float32 in place of ``dtype``."""
-    return dtype.itemsize == 2 and dtype.name in _HALVES
+    return dtype.itemsize == 2 and dtype.type.__name__ in _HALVES
+
+
+def computed_in(dtype):
+    """The dtype in which kernels compute with ``dtype``."""
+    return np.dtype(np.float32) if is_half(dtype) else dtype
 
 
 def same_shape(first, a, second, b):
@@ -68,12 +72,7 @@ def axes_of(axis, ndim):
 def _each_axis(axes, ndim):
     seen = set()
     for given in axes:
-        if isinstance(given, (bool, np.bool_)):
-            raise TypeError(f"axis must be an int, a tuple of ints or None; got {given!r}")
-        try:
-            i = index(given)
-        except TypeError:
-            raise TypeError(f"axis must be an int, a tuple of ints or None; got {given!r}") from None
+        i = as_int(given, "axis", "an int, a tuple of ints or None")
         if not -ndim <= i < ndim:
             raise np.exceptions.AxisError(i, ndim)
         if i % ndim in seen:
@@ -137,10 +136,10 @@ class Rows:
             a = a.copy(order="C")
         return a.reshape(self.canonical)
 
-    def result(self, shape, dtype, *, out=None, inputs=()):
+    def result(self, shape, dtype, *, out=None, inputs=(), beside=()):
         """A `Result` of the rows' own shape."""
         restore = None if self.order is None else self._restore
-        return Result(shape, dtype, self.canonical, out=out, inputs=inputs, restore=restore)
+        return Result(shape, dtype, self.canonical, out=out, inputs=inputs, beside=beside, restore=restore)
 
     def _restore(self, rows):
         moved = rows.reshape([self.shape[a] for a in self.order])
@@ -150,29 +149,29 @@ class Rows:
 class Result:
     """An op's result: the array the caller gets, and the canonical buffer that the kernel fills.
 
-    They are the same memory unless ``out`` has other strides, or overlaps an input without being
-    that input; then the buffer is copied into ``out`` at the end, so the answer is right anyway.
+    They are the same memory unless ``out`` has other strides, or overlaps an array that is read; then the
+    buffer is copied into ``out`` at the end, so the answer is right anyway. One of ``inputs`` may be ``out``
+    itself, as kernels read them entry by entry along with what they write; what is read ``beside`` may not.
     ``restore`` maps a filled buffer to the caller's axis order; by default a reshape does.
     """
 
-    __slots__ = ("_out", "_restore", "array", "buffer")
+    __slots__ = ("_array", "_in_place", "_out", "_restore", "buffer")
 
-    def __init__(self, shape, dtype, canonical, *, out=None, inputs=(), restore=None):
+    def __init__(self, shape, dtype, canonical, *, out=None, inputs=(), beside=(), restore=None):
         if out is not None:
             check_out(out, shape, dtype)
         self._out, self._restore = out, restore
-        self.array = np.empty(shape, dtype) if out is None else out
-        if restore is None and (out is None or _usable_in_place(out, inputs)):
-            self.buffer = self.array.reshape(canonical)
-        else:
-            self.buffer = np.empty(canonical, dtype)
+        # Without its subclass: a matrix stays one however it is reshaped.
+        self._array = np.empty(shape, dtype) if out is None else np.asarray(out)
+        self._in_place = restore is None and (out is None or _usable_in_place(self._array, inputs, beside))
+        self.buffer = self._array.reshape(canonical) if self._in_place else np.empty(canonical, dtype)
 
     def finish(self):
         """The caller's array, filled; where NumPy would return a scalar, a scalar."""
-        if self.buffer.base is not self.array and self.buffer is not self.array:
+        if not self._in_place:
             restored = self._restore(self.buffer) if self._restore else self.buffer
-            self.array[...] = restored.reshape(self.array.shape)
-        return self.array[()] if self._out is None else self._out
+            self._array[...] = restored.reshape(self._array.shape)
+        return self._array[()] if self._out is None else self._out
 
 
 def check_out(out, shape, dtype):
@@ -201,25 +200,24 @@ def _overlaps_itself(a):
     return False
 
 
-def _usable_in_place(out, inputs):
-    """Whether kernels may write straight into ``out``: contiguous, and apart from or equal to each input."""
-    if not out.flags.carray:
+def _usable_in_place(out, inputs, beside):
+    """Whether kernels may write straight into ``out`` while they read the other arrays."""
+    if not out.flags.carray or any(np.may_share_memory(out, a) for a in beside):
         return False
     return all(_same_memory(out, a) or not np.may_share_memory(out, a) for a in inputs)
 
 
 def _same_memory(a, b):
-    return (
-        a.dtype == b.dtype
-        and a.shape == b.shape
-        and a.strides == b.strides
-        and a.ctypes.data == b.ctypes.data
-    )
+    return a.dtype == b.dtype and a.shape == b.shape and a.strides == b.strides and _address(a) == _address(b)
+
+
+def _address(a):
+    return a.__array_interface__["data"][0]  # `a.ctypes` imports, which fails at the end of the interpreter
 
 
 def as_mask(where, shape):
     """``where`` broadcast to ``shape``, bool only."""
-    where = np.asarray(where)
+    where = asarray(where, "where")
     if where.dtype != np.bool_:
         raise TypeError(f"where has dtype {where.dtype}; expected bool")
     try:
@@ -233,11 +231,10 @@ def as_labels(labels, rows, ignore_index=None):
 
     Ignored ones become -1.
     """
-    labels = np.asarray(labels)
+    labels = asarray(labels, "labels")
     if labels.dtype.kind not in "iu":
         raise TypeError(
-            f"labels has dtype {labels.dtype}; expected an integer dtype: class indices, not one-hot rows "
-            "or probabilities"
+            f"labels has dtype {labels.dtype}; expected an integer dtype: {_how_to_label(labels)}"
         )
     if labels.shape != rows.kept:
         raise ValueError(
@@ -249,6 +246,12 @@ def as_labels(labels, rows, ignore_index=None):
     if ignored is not None:
         labels = np.where(ignored, -1, labels)
     return labels.reshape(rows.reduced)
+
+
+def _how_to_label(labels):
+    if labels.dtype.kind in "fb":
+        return "class indices, not one-hot rows or probabilities"
+    return how_to_convert(labels, "labels", "np.int64")
 
 
 def _check_range(labels, n, ignored):
@@ -265,8 +268,10 @@ def _check_range(labels, n, ignored):
         )
 
 
-def as_weight(weight, n):
-    """One class weight for each of ``n`` classes."""
+def as_weight(weight, n, dtype):
+    """One class weight for each of ``n`` classes, of the dtype in which kernels compute with ``dtype``."""
+    weight = as_float(weight, "weight")
     if weight.shape != (n,):
         raise ValueError(f"weight has shape {weight.shape}; expected ({n},), one for each class")
-    return np.require(weight, requirements="CA")
+    with np.errstate(all="ignore"):  # what is beyond float32 becomes infinite
+        return np.require(weight, computed_in(dtype), "CA")

@@ -3,18 +3,19 @@
 import math
 import mmap
 import os
+from functools import partial
 
 import numpy as np
 
 from fastsoftmax._arrays import check_out, is_half
+from fastsoftmax._options import check_choice
 
 LAYOUTS = ("batched", "dense", "sparse", "operator")
 
 
 def check(layout, out):
     """Raise ``ValueError`` for an unknown layout, or ``out`` with one that takes none."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; expected one of {', '.join(map(repr, LAYOUTS))}")
+    check_choice(layout, "layout", LAYOUTS)
     if out is not None and layout in ("sparse", "operator"):
         raise ValueError(f"out cannot be used with layout={layout!r}, only with 'batched' and 'dense'")
 
@@ -28,15 +29,15 @@ def dense(blocks, rows, y, out):
     else:
         check_out(out, shape, y.dtype)
     jacobians = blocks().reshape(m, n, n)  # before `out` is cleared, which may overlap y
-    if out is not None and out.flags.c_contiguous:
-        full = out
+    in_place = out is not None and out.flags.c_contiguous
+    full = np.asarray(out) if in_place else _zeros(shape, y.dtype)  # without its subclass, as in `Result`
+    if in_place:
         full[...] = 0
-    else:
-        full = _zeros(shape, y.dtype)
     np.einsum("pipj->pij", full.reshape(m, n, m, n))[...] = jacobians
-    if out is None or full is out:
+    if out is None:
         return full
-    out[...] = full
+    if not in_place:
+        np.asarray(out)[...] = full
     return out
 
 
@@ -73,6 +74,8 @@ def sparse(jacobians, rows):
     if is_half(jacobians.dtype):
         raise TypeError(f"layout='sparse' has no {jacobians.dtype} in SciPy: pass y as float32 or float64")
     m, n, _ = rows.canonical
+    if not jacobians.size:
+        return sparse.bsr_array((m * n, m * n), dtype=jacobians.dtype)  # SciPy divides by the size of a block
     blocks = jacobians.reshape(m, n, n)
     return sparse.bsr_array((blocks, np.arange(m), np.arange(m + 1)), shape=(m * n, m * n))
 
@@ -81,12 +84,12 @@ def operator(vjp, rows, y):
     """The Jacobian as products alone: symmetric, so one function serves both sides."""
     linalg = _scipy("scipy.sparse.linalg", "operator")
     m, n, _ = rows.canonical
-    y = rows.view(y).reshape(m, n)
-
-    def product(v):
-        return vjp(y, v.reshape(m, n)).ravel()
-
+    product = partial(_product, vjp, rows.view(y).reshape(m, n))  # not a closure, which cannot be pickled
     return linalg.LinearOperator((m * n, m * n), matvec=product, rmatvec=product, dtype=y.dtype)
+
+
+def _product(vjp, y, v):
+    return vjp(y, v.reshape(y.shape)).ravel()
 
 
 def _scipy(module, layout):

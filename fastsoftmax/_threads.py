@@ -10,13 +10,14 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from operator import index
 from typing import SupportsIndex
 
 import numpy as np
+
+from fastsoftmax._options import as_int
 
 ENVIRONMENT = "FASTSOFTMAX_NUM_THREADS"
 
@@ -26,6 +27,9 @@ ELEMENTS_PER_THREAD = 64 * 1024
 # A block takes at most some 50 ms, so that Ctrl-C is answered between two of them.
 BLOCK_ELEMENTS = 16 * 1024 * 1024
 
+# More pay on no machine, and whoever asks for 10**30 means that there is no limit.
+MOST_THREADS = 1024
+
 _context = ContextVar("fastsoftmax_num_threads", default=None)
 _default = None
 _pool = None
@@ -34,20 +38,17 @@ _lock = threading.Lock()
 
 
 def _positive(n, name="num_threads"):
-    try:
-        n = index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive int; got {n!r}") from None
+    n = as_int(n, name, "a positive int")
     if n < 1:
         raise ValueError(f"{name} must be a positive int; got {n}")
-    return n
+    return min(n, MOST_THREADS)
 
 
 def set_num_threads(n: SupportsIndex | None) -> None:
     """Set how many threads calls may use that name no number; ``None`` restores the default.
 
     The default is the environment variable ``FASTSOFTMAX_NUM_THREADS``, or else the number of CPUs
-    that this process may use (its affinity and its cgroup's quota).
+    that this process may use (its affinity and its cgroup's quota). More than 1024 count as 1024.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def _from_environment():
     global _default_from_environment
     if _default_from_environment is None:
         given = os.environ.get(ENVIRONMENT)
-        if given is None:
+        if not given:
             _default_from_environment = _usable_cpus()
         else:
             n = int(given) if given.strip().isdecimal() else given
@@ -166,6 +167,8 @@ def run(kernel, canonical, args, num_threads=None):
     they are cut along the first, or along the last where ``outer`` is 1. Other arguments are shared.
     """
     threads = count_for(kernel, canonical, limit(num_threads))
+    if 0 in canonical:
+        return
     if parallel := getattr(kernel, "parallel", None):
         if threads == 1:
             kernel(*args)
@@ -201,7 +204,7 @@ def _cut(canonical, args, blocks):
 
 
 def _run_on_pool(kernel, calls, threads):
-    """Run the blocks on ``threads`` threads, the caller's own among them."""
+    """Run the blocks on ``threads`` threads, the caller's own among them, or on as many as there can be."""
     lock = threading.Lock()
     interrupted = False
 
@@ -213,14 +216,27 @@ def _run_on_pool(kernel, calls, threads):
                 return
             _call(kernel, block)
 
-    pool = _executor(threads - 1)
-    helpers = [pool.submit(work) for _ in range(threads - 1)]
+    helpers = [Future() for _ in range(threads - 1)]
+    with suppress(RuntimeError):  # the interpreter is shutting down, or the system has no more threads
+        pool = _executor(len(helpers))
+        for helper in helpers:
+            pool.submit(_help, helper, work)
     try:
         work()
     finally:
         interrupted = True  # after Ctrl-C, the others stop at their next block
         for helper in helpers:
-            helper.result()
+            if not helper.cancel():
+                helper.result()
+
+
+def _help(helper, work):
+    """Fulfil a future with some work. It is ours: of work for which no thread starts the pool gives none."""
+    if helper.set_running_or_notify_cancel():
+        try:
+            helper.set_result(work())
+        except BaseException as error:
+            helper.set_exception(error)
 
 
 def _executor(size):

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from fastsoftmax import _layouts, _threads, registry
+from fastsoftmax import _layouts, _options, _threads, registry
 from fastsoftmax._arrays import (
     Result,
     as_float,
@@ -17,6 +17,7 @@ from fastsoftmax._arrays import (
     as_labels,
     as_mask,
     as_weight,
+    computed_in,
     is_half,
     rows_of,
     same_shape,
@@ -150,11 +151,11 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     rows = rows_of(x.shape, axis)
     if where is not None:
         x = np.where(as_mask(where, x.shape), x, x.dtype.type(-np.inf))
-    shape = rows.kept if not keepdims else rows.keepdims()[: x.ndim]
+    keepdims = _options.as_bool(keepdims, "keepdims")
+    shape = rows.keepdims()[: x.ndim] if keepdims else rows.kept
     result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,))
-    if x.size:
-        _run("logsumexp", backend, rows, (rows.view(x), result.buffer), num_threads)
-    else:
+    _run("logsumexp", backend, rows, (rows.view(x), result.buffer), num_threads)
+    if not x.size:
         result.buffer[...] = -np.inf
     return result.finish()
 
@@ -363,8 +364,7 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
     def blocks(out=None):
         outer, n, _ = rows.canonical
         result = Result((*rows.kept, n, n), y.dtype, (outer, n, n), out=out, inputs=(y,))
-        if y.size:
-            _run("softmax_jacobian", backend, rows, (rows.view(y), result.buffer), num_threads)
+        _run("softmax_jacobian", backend, rows, (rows.view(y), result.buffer), num_threads)
         return result.finish()
 
     if layout == "batched":
@@ -373,6 +373,8 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
         return _layouts.dense(blocks, rows, y, out)
     if layout == "sparse":
         return _layouts.sparse(blocks(), rows)
+    registry.kernel("softmax_vjp", backend)  # a wrong backend or number raises now, not at the first product
+    _threads.limit(num_threads)
     return _layouts.operator(partial(softmax_vjp, backend=backend, num_threads=num_threads), rows, y)
 
 
@@ -395,7 +397,8 @@ def cross_entropy(
 
     Formed as ``(max x - x_label) + log1p(sum of exp of the others)``, exact to 4 ULP also for a
     confident and right prediction, where ``-log(softmax(x))`` gives 0. Weights, ignored labels,
-    smoothing and reductions are PyTorch's ``torch.nn.functional.cross_entropy``.
+    smoothing and reductions are PyTorch's ``torch.nn.functional.cross_entropy``, except that a class of
+    weight 0 takes no part even where its logit is -inf; PyTorch's loss is NaN there.
 
     Parameters
     ----------
@@ -406,7 +409,8 @@ def cross_entropy(
     axis, backend, num_threads
         As for `softmax`.
     weight : array_like, optional
-        One factor for each class, by which its rows' losses are multiplied.
+        One factor for each class, by which its rows' losses are multiplied. Converted to the dtype of
+        ``x``, or to float32 for half precision.
     ignore_index : int, optional
         Rows with this label take no part: their loss is 0.
     label_smoothing : float
@@ -424,7 +428,8 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        ``labels`` are not of an integer dtype, and as for `softmax`.
+        ``labels`` are not of an integer dtype, ``ignore_index`` is no int or ``label_smoothing`` no
+        number, and as for `softmax`.
     IndexError
         A label is negative or not below the number of classes; names the first such position.
     ValueError
@@ -442,10 +447,9 @@ def cross_entropy(
     x, rows, targets, total_weight = _classification(
         x, labels, axis, weight, ignore_index, label_smoothing, reduction
     )
-    loss = np.empty(rows.reduced, x.dtype)
-    if x.size:
-        _run("cross_entropy", backend, rows, (rows.view(x), *targets, loss), num_threads)
-    return _reduce(loss.reshape(rows.kept), reduction, total_weight)
+    loss = np.empty(rows.reduced, computed_in(x.dtype))
+    _run("cross_entropy", backend, rows, (rows.view(x), *targets, loss), num_threads)
+    return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight)
 
 
 @front_door
@@ -501,13 +505,12 @@ def cross_entropy_with_grad(
     x, rows, targets, total_weight = _classification(
         x, labels, axis, weight, ignore_index, label_smoothing, reduction
     )
-    loss = np.empty(rows.reduced, x.dtype)
-    result = rows.result(x.shape, x.dtype, out=out, inputs=(x,))
-    if x.size:
-        scale = 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
-        args = (rows.view(x), *targets, scale, loss, result.buffer)
-        _run("cross_entropy_with_grad", backend, rows, args, num_threads)
-    return _reduce(loss.reshape(rows.kept), reduction, total_weight), result.finish()
+    loss = np.empty(rows.reduced, computed_in(x.dtype))
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=_arrays_of(targets))
+    scale = 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
+    args = (rows.view(x), *targets, scale, loss, result.buffer)
+    _run("cross_entropy_with_grad", backend, rows, args, num_threads)
+    return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight), result.finish()
 
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
@@ -518,9 +521,8 @@ def _forward(op, fill, x, axis, out, where, backend, num_threads):
     if where is not None:
         where = as_mask(where, x.shape)
         masked = np.where(where, x, x.dtype.type(-np.inf))
-    result = rows.result(x.shape, x.dtype, out=out, inputs=(masked,))
-    if x.size:
-        _run(op, backend, rows, (rows.view(masked), result.buffer), num_threads)
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(masked,), beside=_arrays_of((where,)))
+    _run(op, backend, rows, (rows.view(masked), result.buffer), num_threads)
     if where is not None:
         np.copyto(result.buffer, fill, where=~rows.view(where))
     return result.finish()
@@ -532,9 +534,12 @@ def _derivative(op, inputs, axis, out, backend, num_threads):
     same_shape(first, arrays[0], second, arrays[1])
     rows = rows_of(arrays[0].shape, axis)
     result = rows.result(arrays[0].shape, arrays[0].dtype, out=out, inputs=arrays)
-    if arrays[0].size:
-        _run(op, backend, rows, (*map(rows.view, arrays), result.buffer), num_threads)
+    _run(op, backend, rows, (*map(rows.view, arrays), result.buffer), num_threads)
     return result.finish()
+
+
+def _arrays_of(arguments):
+    return [a for a in arguments if isinstance(a, np.ndarray)]
 
 
 def _run(op, backend, rows, args, num_threads):
@@ -544,27 +549,16 @@ def _run(op, backend, rows, args, num_threads):
     _threads.run(kernel, rows.canonical, args, num_threads)
 
 
-_REDUCTIONS = ("mean", "sum", "none")
-
-
 def _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction):
     """``x``, its rows, the kernels' ``(labels, weight, smoothing)``, and what a mean divides by."""
-    if reduction not in _REDUCTIONS:
-        raise ValueError(
-            f"unknown reduction {reduction!r}; expected one of {', '.join(map(repr, _REDUCTIONS))}"
-        )
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be between 0 and 1; got {label_smoothing!r}")
-    if weight is None:
-        x = as_float(x, "x")
-    else:
-        x, weight = as_floats(x=x, weight=weight)
+    ignore_index, smoothing = _options.check_loss(ignore_index, label_smoothing, reduction)
+    x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
     if weight is not None:
-        weight = as_weight(weight, rows.canonical[1])
+        weight = as_weight(weight, rows.canonical[1], x.dtype)
     labels = as_labels(labels, rows, ignore_index)
     total_weight = labels.size if ignore_index is None and weight is None else _total_weight(labels, weight)
-    return x, rows, (labels, weight, float(label_smoothing)), total_weight
+    return x, rows, (labels, weight, smoothing), total_weight
 
 
 def _total_weight(labels, weight):
@@ -575,9 +569,9 @@ def _total_weight(labels, weight):
     return float(weight.astype(np.float64)[labels[taking_part]].sum())
 
 
-def _reduce(loss, reduction, total_weight):
-    if reduction == "none":
-        return loss[()]
+def _reduce(loss, dtype, reduction, total_weight):
     with np.errstate(all="ignore"):  # the mean of no rows is 0 / 0, NaN as in PyTorch
+        if reduction == "none":
+            return loss.astype(dtype, copy=False)[()]
         total = exact_sum(loss)
-        return (total / total_weight if reduction == "mean" else total).astype(loss.dtype)
+        return (total / total_weight if reduction == "mean" else total).astype(dtype)

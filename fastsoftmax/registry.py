@@ -23,6 +23,7 @@ import numpy as np
 
 from fastsoftmax import _front, _threads
 from fastsoftmax._arrays import rows_of
+from fastsoftmax._options import as_real
 
 OPS = (
     "softmax",
@@ -139,6 +140,8 @@ def register_backend(
 
     Raises
     ------
+    TypeError
+        ``name`` is no str or ``priority`` no number.
     ValueError
         ``name`` is that of a built-in backend, or ``ops`` holds no known op.
 
@@ -150,6 +153,9 @@ def register_backend(
     >>> fs.softmax([0.0, 0.0], backend="mine")
     array([0.5, 0.5])
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a backend must be a str; got {name!r}")
+    priority = as_real(priority, "priority")
     if name in _backends and not isinstance(_backends[name], _Registered):
         raise ValueError(f"backend name {name!r} is taken by a built-in backend; choose another")
     backend = _Registered(name, lambda: ops, priority)
@@ -249,9 +255,9 @@ def explain(
     >>> fs.explain("softmax", (1000, 5), "float32", num_threads=1).num_threads
     1
     """
-    op = _SAME_KERNEL.get(op, op)
-    if op not in OPS:
+    if not isinstance(op, str) or op not in (*OPS, *_SAME_KERNEL):
         raise ValueError(f"unknown op {op!r}; the ops are {', '.join(OPS)}")
+    op = _SAME_KERNEL.get(op, op)
     canonical = rows_of(tuple(shape), axis, last=op == "softmax_jacobian").canonical
     name, reason = requested()
     if name is None:

@@ -6,6 +6,8 @@ plain goes the long way: anything but C-contiguous native arrays, other argument
 wrong labels, a number of threads.
 """
 
+from types import MethodType
+
 cdef extern from *:
     """
     static PyObject *context_value(PyObject *variable) {
@@ -150,15 +152,17 @@ cdef object mean(cnp.ndarray losses):
 cdef class FrontDoor:
     """A public op: plain calls go straight to the kernel, the rest to the function."""
     cdef dict __dict__
+    cdef object __weakref__
     cdef object function
     cdef op_t op
     cdef int arity
-    cdef bint with_grad, takes_out
+    cdef bint with_grad, has_out, takes_out
 
     def __init__(self, function):
         self.function = function
         self.op, self.arity = OPS[function.__name__]
         self.with_grad = function.__name__ == "cross_entropy_with_grad"
+        self.has_out = function.__name__ != "cross_entropy"
         self.takes_out = self.op not in (LOGSUMEXP, SOFTMAX_JACOBIAN, CROSS_ENTROPY)
 
     def __call__(self, *args, **kwargs):
@@ -186,7 +190,7 @@ cdef class FrontDoor:
 
     cdef int axis_of(self, cnp.ndarray a, tuple args, dict kwargs) except -2:
         """The one axis; -1 where more than it, and perhaps ``out``, is given beside the arrays."""
-        cdef Py_ssize_t given = len(args) - self.arity + len(kwargs) - ("out" in kwargs)
+        cdef Py_ssize_t given = len(args) - self.arity + len(kwargs) - (self.has_out and "out" in kwargs)
         cdef int along, ndim = cnp.PyArray_NDIM(a)
         if given == 0:
             return ndim - 1
@@ -225,6 +229,10 @@ cdef class FrontDoor:
         c.target = unweighted(0, 1 / <double>rows)
         run(&c, threads_for(&c))
         return (mean(loss), dx) if self.with_grad else mean(loss)
+
+    def __get__(self, instance, owner):
+        """As a function in a class is bound; and what has this is a routine to `inspect`, `help()` and Sphinx."""
+        return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self):
         return self.__name__

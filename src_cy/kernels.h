@@ -53,11 +53,13 @@ typedef struct {
 #define LOG2E 1.4426950408889634
 #define LN2_HIGH 6.93147180369123816490e-01 /* 33 bits: k * LN2_HIGH is exact for every k there is */
 #define LN2_LOW 1.90821492927058770002e-10
-/* (exp(r) - 1 - r) / r**2 for |r| <= ln(2)/2 + 1/100, minimax, relative error of exp 2**-57.4, highest first */
+/* The quotient is rounded so that r is from ln(3/4) to ln(3/2): exp(r) - 1 is then rounded no worse than exp(r) itself. */
+#define OFFSET 0.05889151782819173
+/* (exp(r) - 1 - r) / r**2, minimax there, relative error of exp 2**-57.7, highest first */
 #define EXP_COEFFICIENTS                                                                                   \
-    {2.499694004071432e-08,  2.7634465712751335e-07, 2.7557618640378824e-06, 2.4801481912356915e-05,       \
-     1.9841269444451816e-04, 1.3888888953638159e-03, 8.333333333535413e-03,  4.1666666666496044e-02,       \
-     1.666666666666633e-01,  5.000000000000014e-01}
+    {2.6457316079685612e-08, 2.759078955918679e-07, 2.7554116964701935e-06, 2.4801575279892647e-05,        \
+     1.984127249705058e-04,  1.3888888885813047e-03, 8.333333332409704e-03, 4.166666666668427e-02,         \
+     1.666666666666776e-01,  4.999999999999999e-01}
 #define SQRT_HALF_BITS 0x3fe6a09e667f3bcd
 #define LOG2_HIGH 6.93147180369123816490e-01
 #define LOG2_LOW 1.90821492927058770002e-10
@@ -87,10 +89,10 @@ typedef struct {
 #define LOG2E 1.44269504f
 #define LN2_HIGH 0.693145751953125f /* 14 bits: as above */
 #define LN2_LOW 1.42860682e-6f
-/* as above, relative error of exp 2**-28.0 */
+#define OFFSET 0 /* |r| <= ln(2)/2: softmax is within its bound without the subtraction that the other costs */
+/* as above, 2**-28.2 */
 #define EXP_COEFFICIENTS                                                                                   \
-    {1.3810339150950313e-3f, 8.370774798095226e-3f, 4.1668593883514404e-2f, 1.6666503250598907e-1f,        \
-     4.9999991059303284e-1f}
+    {1.3821273e-3f, 8.368681e-3f, 4.1668262e-2f, 1.6666521e-1f, 4.9999994e-1f}
 #define SQRT_HALF_BITS 0x3f3504f3
 #define LOG2_HIGH 6.9313812256e-01f
 #define LOG2_LOW 9.0580006145e-06f

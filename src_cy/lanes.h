@@ -231,7 +231,7 @@ INLINE void NAME(gradients_grid)(REAL *e, ptrdiff_t se, const Grid *g, const NAM
     int ignored = 0;
     EACH_VECTOR {
         V y_label = NAME(times)(NAME(at)(e + w * LANES, se, a[w].label), r[w].inverse);
-        V one_minus = NAME(product)(r[w].others, r[w].inverse).hi;
+        V one_minus = NAME(share)(r[w].others, r[w].inverse);
         one_minus = NAME(select)(NAME(equal)(a[w].x, max[w]), one_minus, 1 - y_label);
         dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
         q[w] = NAME(multiple)(scale * (a[w].at + total), r[w].inverse);

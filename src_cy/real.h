@@ -44,7 +44,7 @@ INLINE void NAME(exp_parts)(V *x, V *scale, int count, const NAME(Shift) *s, int
     V d[EXPS], low[EXPS], p[EXPS];
     if (how & MIXED) EACH x[i] = x[i] - s[i % wide].taken;
     EACH d[i] = NAME(max)(s[i % wide].lowest, x[i]);
-    EACH scale[i] = NAME(fma)(d[i], NAME(splat)(LOG2E), s[i % wide].magic);
+    EACH scale[i] = NAME(fma)(d[i] - OFFSET, NAME(splat)(LOG2E), s[i % wide].magic);
     EACH x[i] = s[i % wide].magic - scale[i];
     EACH d[i] = NAME(fma)(x[i], NAME(splat)(LN2_HIGH), d[i]);
     EACH low[i] = x[i] * LN2_LOW;
@@ -167,6 +167,11 @@ INLINE NAME(Pair) NAME(product)(NAME(Pair) a, NAME(Ratio) q) {
     V half = NAME(half_of_digits)(a.hi);
     return NAME(fast_two_sum)(half * q.hi, (a.hi - half) * q.hi + (a.hi * q.lo + a.lo * q.hi));
 #endif
+}
+
+INLINE V NAME(share)(NAME(Pair) a, NAME(Ratio) q) {
+    NAME(Pair) product = NAME(product)(a, q);
+    return product.hi + product.lo;
 }
 
 INLINE NAME(Ratio) NAME(multiple)(V factor, NAME(Ratio) q) {

@@ -67,7 +67,7 @@ INLINE V NAME(value)(NAME(Sum) sum) {
     return NAME(select)(NAME(equal)(sum.hi - sum.hi, NAME(splat)(0)), sum.hi + sum.lo, sum.hi);
 }
 
-INLINE NAME(Pair) NAME(pair_of)(NAME(Sum) sum) { return sum; }
+INLINE NAME(Pair) NAME(pair_of)(NAME(Sum) sum) { return NAME(fast_two_sum)(sum.hi, sum.lo); }
 
 INLINE NAME(Sum) NAME(of_all_lanes)(NAME(Sum) sum) {
     for (int distance = LANES / 2; distance; distance /= 2)

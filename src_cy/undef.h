@@ -39,6 +39,7 @@
 #undef LOG2E
 #undef LN2_HIGH
 #undef LN2_LOW
+#undef OFFSET
 #undef EXP_COEFFICIENTS
 #undef SQRT_HALF_BITS
 #undef LOG2_HIGH

@@ -18,14 +18,14 @@ import re
 import subprocess
 import sys
 import time
-from itertools import chain
+from itertools import chain, product
 from typing import NamedTuple
 
 import numpy as np
 
 import fastsoftmax as fs
 from fastsoftmax import _isa
-from tests import checks, inputs, oracle, tolerances
+from tests import checks, inputs, oracle, structured, tolerances
 from tests.processes import ROOT
 
 README = ROOT / "README.md"
@@ -41,29 +41,14 @@ SHAPES = ((2, 1), (5, 1), (10, 1), (17, 1), (33, 1), (100, 1), (257, 1), (1000, 
 SHAPES += ((5, 0), (33, 0), (300, 0), (50257, 1))
 ELEMENTS = 6000 if WIDE_LONGDOUBLE else 60  # a family and shape, or one row
 FEWER = {"python": 4}  # at 5 us an element for all ops together: one in so many
+LENGTHS = (10**3, 10**4, 10**5, 10**6, 10**7)  # of structured rows
+LONGEST = {"python": 10**5}
 REFERENCE_ULPS = 0.05  # what the reference itself may be off by
 
 
-class Measure(NamedTuple):
-    """What is measured: the table's heading, the bound and its unit."""
-
-    title: str
-    bound: float
-    unit: str = "ULP"
-
-
-_ULPS = tolerances.TOLERANCES["float64"].ulps
-MEASURES = {
-    "softmax": Measure("softmax", _ULPS["softmax"]),
-    "log_softmax": Measure("log_softmax", _ULPS["log_softmax"]),
-    "cross_entropy": Measure("CE loss", _ULPS["cross_entropy"]),
-    "cross_entropy_with_grad": Measure("CE gradient", _ULPS["cross_entropy_with_grad"]),
-    "softmax_jacobian": Measure("Jacobian", _ULPS["softmax_jacobian"]),
-    "logsumexp": Measure("logsumexp", tolerances.LOGSUMEXP_EPS, "eps max(abs(row max), abs(result))"),
-    "products": Measure("VJP, JVP", tolerances.PRODUCT_EPS, "eps y_i (abs(g_i) + sum y_j abs(g_j))"),
-    "row_sums": Measure("row sums", tolerances.ROW_SUM_EPS, "eps"),
-    "flushed": Measure("flushed", 0, "count"),
-}
+MEASURES = {name: m for name, m in structured.MEASURES.items() if not name.startswith("log_softmax_")}
+MEASURES["flushed"] = structured.Measure("flushed", 0, "count")
+MEASURES["long_rows"] = structured.Measure("long rows", 1, "the bound of each measure")
 
 
 # ---- inputs ------------------------------------------------------------------------------------
@@ -282,7 +267,7 @@ def reference_error():
         x = case.x[:1, :12]
         labels = labels_of(x)
         ours, exact = Reference(x, labels), MpmathReference(x, labels)
-        for op in _ULPS:
+        for op in tolerances.TOLERANCES["float64"].ulps:
             worst = max(worst, _distance(getattr(ours, op), exact.exact(op)))
         lse = exact.exact("logsumexp")
         spare = np.finfo(np.float64).smallest_subnormal  # of the low part of a subnormal result
@@ -388,6 +373,20 @@ def measure_and_print(backend):
             line = {"dtype": dtype.name, "family": case.family, "logits": case.x.size}
             line["errors"] = measure(case, backend)
             print(json.dumps(line), flush=True)
+        for family, row in long_rows(dtype, LONGEST.get(backend, LENGTHS[-1])):
+            ratios = structured.ratios(row, dtype, backend)
+            worst = max(ratios, key=ratios.get)
+            line = {"dtype": dtype.name, "family": f"{family}, {structured.MEASURES[worst].title}"}
+            print(json.dumps(line | {"errors": {"long_rows": ratios[worst]}}), flush=True)
+
+
+def long_rows(dtype, longest):
+    """The structured rows, by name; of the longest, which take seconds, one alone."""
+    for n in (n for n in LENGTHS if n <= longest):
+        for (name, make), (copies, axis) in product(structured.FAMILIES.items(), structured.COMPANY):
+            if copies * n <= longest:
+                company = f", {copies} along axis {axis}" if copies > 1 else ""
+                yield f"{name} {n}{company}", make(dtype, n)._replace(copies=copies, axis=axis)
 
 
 # ---- the whole run -----------------------------------------------------------------------------
@@ -415,8 +414,12 @@ class Worst:
     def cells(self, mark="{} FAIL"):
         failed = self.failures()
         for name, error in self.errors.items():
-            text = str(int(error)) if name == "flushed" else f"{math.ceil(error * 100) / 100:.2f}"
+            text = str(int(error)) if name == "flushed" else _rounded_up(error)
             yield mark.format(text) if name in failed else text
+
+
+def _rounded_up(error):
+    return f"{math.ceil(error * 100) / 100:.2f}" if error < 1000 else f"{error:.1e}"
 
 
 def configurations():
@@ -428,18 +431,23 @@ def configurations():
             yield from ((name, level) for level in (_isa.levels() if name == "cython" else ("",)))
 
 
-def run(backend, level):
-    """`Worst` of each dtype, from a child held to a level."""
+def child(module, backend, level, *arguments):
+    """The lines of JSON that ``python -m module`` prints, held to a level."""
     environment = os.environ | ({_isa.ENVIRONMENT: level} if level.startswith("x86") else {})
-    command = [sys.executable, "-m", "tests.accuracy", "--measure", backend]
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        yield from map(json.loads, process.stdout)
+    if process.returncode:
+        sys.exit(f"{backend} {level}: exit status {process.returncode}")
+
+
+def run(backend, level):
+    """`Worst` of each dtype."""
     worst = {dtype.name: Worst(backend, level, dtype.name) for dtype in DTYPES}
     start = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
-        for line in map(json.loads, child.stdout):
-            worst[line["dtype"]].add(line["family"], line["errors"], line["logits"])
-            progress(f"{backend} {level} {line['dtype']}: {line['family']}")
-    if child.returncode:
-        sys.exit(f"{backend} {level}: exit status {child.returncode}")
+    for line in child("tests.accuracy", backend, level, "--measure", backend):
+        worst[line["dtype"]].add(line["family"], line["errors"], line.get("logits", 0))
+        progress(f"{backend} {level} {line['dtype']}: {line['family']}")
     progress("")
     total = sum(w.logits for w in worst.values())
     print(
@@ -471,6 +479,7 @@ def readme_block(rows):
     families = len(SPREADS) + len(inputs.FAMILIES)
     counts = {w.backend: f"{w.logits / 1e6:.1f} million" for w in rows}
     most = max(counts.values())
+    shorter = "".join(f" ({name}: {n:,})" for name, n in LONGEST.items())
     exceptions = "".join(f" ({name}: {count})" for name, count in counts.items() if count != most)
     return (
         "<!-- accuracy: begin -->\n"
@@ -478,9 +487,15 @@ def readme_block(rows):
         f"above the bound. From `make accuracy`:\n\n{table(rows, '**{}**')}\n\n"
         "softmax to Jacobian in ULP of the exact value; logsumexp in eps * max(abs(row max), abs(result));\n"
         "VJP and JVP in eps * y_i * (abs(g_i) + sum_j y_j * abs(g_j)); row sums in eps; flushed: results "
-        "that are 0\nand should not be.\n"
+        "that are 0\nand should not be; long rows: the largest error of any op over its bound, in "
+        f"{len(structured.FAMILIES)} families of\nstructured rows of {LENGTHS[0]:,} to {LENGTHS[-1]:,} "
+        f"entries{shorter}. `make adversary` searches for worse.\n"
         "<!-- accuracy: end -->"
     )
+
+
+def versions():
+    return {"fastsoftmax": fs.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
 
 
 def write(rows, error):
@@ -490,11 +505,7 @@ def write(rows, error):
         print(f"{README.name}: accuracy table written")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     figures = {
-        "versions": {
-            "fastsoftmax": fs.__version__,
-            "numpy": np.__version__,
-            "python": sys.version.split()[0],
-        },
+        "versions": versions(),
         "reference": {"longdouble bits": np.finfo(np.longdouble).nmant + 1, "largest error, ULP": error},
         "measures": {name: m._asdict() for name, m in MEASURES.items()},
         "results": [vars(w) for w in rows],

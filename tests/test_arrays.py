@@ -243,6 +243,17 @@ def test_keepdims(shape, axis, backend, dtype):
     checks.assert_same_bits(out, kept)
 
 
+def test_keepdims_is_true_or_false(backend):
+    x = inputs.rng().normal(size=(2, 3))
+    for keepdims in (True, 1, np.True_, np.int8(1)):
+        assert fs.logsumexp(x, keepdims=keepdims, backend=backend).shape == (2, 1)
+    for keepdims in (False, 0, np.False_):
+        assert fs.logsumexp(x, keepdims=keepdims, backend=backend).shape == (2,)
+    for keepdims in ("no", None, 2, 1.0, [], [True], np.array([True, False]), np.array([1])):
+        with pytest.raises(TypeError, match=r"^keepdims must be True or False; got"):
+            fs.logsumexp(x, keepdims=keepdims, backend=backend)
+
+
 def test_keepdims_of_zero_dimensions(backend, dtype):
     """A scalar, as from NumPy's own reductions."""
     for keepdims in (False, True):
@@ -354,6 +365,127 @@ def test_out_overlaps_both_inputs(op, backend, dtype):
     checks.assert_same_bits(result_of(op, given_y, given_v, out=out, backend=backend), expected)
 
 
+def _labels_within(out, labels):
+    """The same labels, kept in the memory of ``out``."""
+    within = out.view(np.int64 if out.itemsize == 8 else np.int32).reshape(-1)[: labels.size]
+    within[...] = labels.ravel()
+    return within.reshape(labels.shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40, 3), -1), ((3, 40), 0), ((2, 3, 20), 1), ((2, 3, 20), (0, 2))]
+)
+def test_labels_within_out(shape, axis, backend, dtype):
+    """Kernels read them to the end, and a number of the result in their place may be any index."""
+    x, labels = arguments("cross_entropy_with_grad", shape, axis, dtype)
+    expected = run("cross_entropy_with_grad", x, labels, axis, backend=backend)
+    out = np.zeros(shape, dtype)
+    within = _labels_within(out, labels)
+    actual = run("cross_entropy_with_grad", x, within, axis, out=out, backend=backend)
+    checks.assert_same_bits(actual, expected)
+    in_place = x.copy()  # and x as well, which makes the labels part of it
+    within = _labels_within(in_place, labels)
+    expected = run("cross_entropy_with_grad", in_place.copy(), within.copy(), axis, backend=backend)
+    actual = run("cross_entropy_with_grad", in_place, within, axis, out=in_place, backend=backend)
+    checks.assert_same_bits(actual, expected)
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (3,)])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_weight_within_out(shape, offset, backend, dtype):
+    """Of one row it may even be ``out`` itself."""
+    x, labels = arguments("cross_entropy_with_grad", shape, -1, dtype)
+    weight = np.array([0.5, 2.0, 1.5], dtype)
+    options = {"backend": backend, "label_smoothing": 0.1}
+    expected = run("cross_entropy_with_grad", x, labels, weight=weight, **options)
+    memory = np.zeros(x.size + 8, dtype)
+    out = memory[: x.size].reshape(shape)
+    within = memory[offset : offset + 3]
+    within[...] = weight
+    checks.assert_same_bits(
+        run("cross_entropy_with_grad", x, labels, weight=within, out=out, **options), expected
+    )
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize(("shape", "axis"), [((40, 3), -1), ((40, 3), 0), ((4, 3, 5), (0, 2))])
+def test_where_within_out(op, shape, axis, backend, dtype):
+    x = inputs.rng().normal(size=shape).astype(dtype)
+    where = inputs.rng(1).random(shape) < 0.7
+    expected = result_of(op, x, axis, where=where, backend=backend)
+    memory = np.zeros(expected.size + where.size, dtype)
+    out = memory[: expected.size].reshape(expected.shape)
+    within = memory.view(bool)[: where.size].reshape(shape)
+    within[...] = where
+    checks.assert_same_bits(result_of(op, x, axis, where=within, out=out, backend=backend), expected)
+
+
+@pytest.mark.parametrize("kind", [np.float16, "labels", "weight"])
+def test_half_precision_within_out(kind, backend):
+    """Rounded block by block."""
+    x, labels = arguments("cross_entropy_with_grad", (40, 4), -1, np.float16)
+    weight = np.array([0.5, 2.0, 1.5, 1.0], np.float16)
+    expected = run("cross_entropy_with_grad", x, labels, weight=weight, backend=backend)
+    out = x.copy() if kind is np.float16 else np.zeros(x.shape, np.float16)
+    given = [out if kind is np.float16 else x, labels, weight]
+    if kind == "labels":
+        given[1] = out.view(np.int16)[:10].ravel()
+        given[1][...] = labels
+    if kind == "weight":
+        given[2] = out[3]
+        given[2][...] = weight
+    actual = run("cross_entropy_with_grad", *given[:2], weight=given[2], out=out, backend=backend)
+    checks.assert_same_bits(actual, expected)
+
+
+class Matrix(inputs.Subclass):
+    """A subclass that stays two-dimensional, as np.matrix does, of which NumPy would rather not hear."""
+
+    def __array_finalize__(self, obj):
+        if self.ndim > 2:
+            self.shape = (-1, self.shape[-1])
+
+    def reshape(self, *shape, order="C"):
+        return super().reshape(*shape, order=order).view(Matrix)
+
+    def __setitem__(self, key, value):
+        raise AssertionError("written through the subclass")
+
+
+@pytest.mark.parametrize("op", [op for op in oracle.TAKE_OUT if op not in ("logsumexp", "softmax_jacobian")])
+@pytest.mark.parametrize("axis", [0, -1, None, (1, 0)], ids=str)
+@pytest.mark.parametrize("kind", [np.matrix, Matrix, inputs.Subclass])
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_out_of_a_subclass(op, axis, kind, backend, dtype):
+    args = arguments(op, (7, 5), axis if axis is not None else (0, 1), dtype)
+    expected = run(op, *args, axis, backend=backend)
+    for memory in (checks.poisoned((7, 5), dtype), checks.poisoned((7, 10), dtype)[:, ::2]):
+        out = memory.view(kind)
+        results = run(op, *args, axis, out=out, backend=backend)
+        assert results[-1] is out
+        checks.assert_same_bits((*results[:-1], memory), expected)
+    if args[0].dtype == dtype:
+        out = args[0].copy().view(kind)
+        checks.assert_same_bits(run(op, out, *args[1:], axis, out=out, backend=backend)[:-1], expected[:-1])
+        checks.assert_same_bits(np.asarray(out), expected[-1])
+
+
+@pytest.mark.parametrize("kind", [np.matrix, Matrix])
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_other_results_of_a_subclass(kind, backend, dtype):
+    """Those of another shape than the input."""
+    x = inputs.rng().normal(size=(2, 3, 4)).astype(dtype)
+    memory = checks.poisoned((2, 3), dtype)
+    assert isinstance(fs.logsumexp(x, out=memory.view(kind), backend=backend), kind)
+    checks.assert_same_bits(memory, fs.logsumexp(x, backend=backend))
+    (y,) = arguments("softmax_jacobian", (5,), -1, dtype)
+    for layout in ("batched", "dense"):
+        for memory in (checks.poisoned((5, 5), dtype), checks.poisoned((5, 5), dtype).T):
+            out = memory.view(kind)
+            assert fs.softmax_jacobian(y, layout=layout, out=out, backend=backend) is out
+            checks.assert_same_bits(memory, fs.softmax_jacobian(y, layout=layout, backend=backend))
+
+
 def _strict(op):
     """The specification, for arrays as kernels may expect them: ``out`` is an input, or apart from all."""
 
@@ -395,6 +527,16 @@ def test_kernels_see_contiguous_labels_and_weights(layout, dtype):
     expected = run("cross_entropy_with_grad", x, labels, weight=weight, backend="strict")
     given = [inputs.LAYOUTS[layout](a) for a in (x, labels, weight)]
     actual = run("cross_entropy_with_grad", *given[:2], weight=given[2], backend="strict")
+    checks.assert_same_bits(actual, expected)
+
+
+def test_kernels_see_a_weight_apart_from_out(dtype):
+    """Even one that is ``out``: kernels read it in another order than they write."""
+    fs.register_backend("strict", {name: _strict(name) for name in registry.OPS})
+    x, labels = arguments("cross_entropy_with_grad", (3,), -1, dtype)
+    out = np.array([0.5, 2.0, 1.5], dtype)
+    expected = run("cross_entropy_with_grad", x, labels, weight=out.copy(), backend="strict")
+    actual = run("cross_entropy_with_grad", x, labels, weight=out, out=out, backend="strict")
     checks.assert_same_bits(actual, expected)
 
 
@@ -474,6 +616,24 @@ def test_nothing_is_written_on_a_bad_argument(op, backend):
     with pytest.raises(ValueError, match="unknown backend"):
         getattr(fs, op)(*args, out=out, backend="no such")
     assert np.isnan(out).all()
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_options_are_checked_of_empty_arrays_too(op, shape, backend):
+    """What is wrong with a call does not wait for the first batch that has rows."""
+    args = (np.zeros(shape),) * 2 if op in oracle.PRODUCTS else (np.zeros(shape),)
+    if op.startswith("cross_entropy"):
+        args = (np.zeros((0, 3)), np.zeros(0, int))
+    layouts = [{"layout": name} for name in ("batched", "dense", "sparse", "operator")]
+    for options in layouts if op == "softmax_jacobian" else [{}]:
+        with pytest.raises(ValueError, match="unknown backend 'nope'"):
+            getattr(fs, op)(*args, backend="nope", **options)
+        with pytest.raises(ValueError, match="num_threads must be a positive int; got -4"):
+            getattr(fs, op)(*args, num_threads=-4, backend=backend, **options)
+        with pytest.raises(TypeError, match="num_threads must be a positive int; got 'x'"):
+            getattr(fs, op)(*args, num_threads="x", backend=backend, **options)
+        getattr(fs, op)(*args, num_threads=1, backend=backend, **options)
 
 
 def test_out_of_an_empty_result(backend):

@@ -29,6 +29,18 @@ def test_rounded_once(op, half, backend):
     checks.assert_same_bits(actual, tuple(a.astype(half) for a in expected))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_are_rounded_once(reduction, half, backend):
+    """Not each row's and then their sum."""
+    x = _logits(half)
+    (labels,) = oracle.extra_inputs("cross_entropy", x)
+    wide = fs.cross_entropy(x.astype(np.float32), labels, reduction=reduction, backend=backend)
+    expected = wide.astype(half)
+    assert fs.cross_entropy(x, labels, reduction=reduction, backend=backend) == expected
+    loss, _ = fs.cross_entropy_with_grad(x, labels, reduction=reduction, backend=backend)
+    assert loss == expected
+
+
 @pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
 def test_against_exact_values(op, half, backend):
     x = _logits(half, (7, 40))

@@ -1,5 +1,7 @@
 """Promise: four layouts of one Jacobian, each with the memory it says it takes."""
 
+import copy
+import pickle
 import sys
 import tracemalloc
 
@@ -119,6 +121,31 @@ def test_operator_multiplies_like_the_matrix(backend, dtype):
     checks.assert_close(operator @ many, dense.astype(np.float64) @ many, dtype, scale=4)
 
 
+def test_operator_is_picklable(backend, dtype):
+    """For workers of a pool, or a copy of what holds it: the same products, on the same backend."""
+    pytest.importorskip("scipy")
+    y = _y((6, 7), dtype=dtype)
+    operator = fs.softmax_jacobian(y, layout="operator", backend=backend, num_threads=1)
+    v = inputs.rng(1).normal(size=y.size).astype(dtype)
+    for again in (pickle.loads(pickle.dumps(operator)), copy.deepcopy(operator), copy.copy(operator)):
+        assert (again.shape, again.dtype) == (operator.shape, operator.dtype)
+        checks.assert_same_bits(again @ v, operator @ v)
+        checks.assert_same_bits(again.T @ v, operator @ v)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0), (0,)], ids=str)
+@pytest.mark.parametrize("layout", ["batched", "dense", "sparse", "operator"])
+def test_no_entries(layout, shape, backend, dtype):
+    pytest.importorskip("scipy")
+    jacobian = fs.softmax_jacobian(np.empty(shape, dtype), layout=layout, backend=backend)
+    *batch, n = shape
+    shapes = {"batched": (*batch, n, n), "dense": (*batch, n, *batch, n)}
+    assert jacobian.shape == shapes.get(layout, (0, 0))
+    assert jacobian.dtype == dtype
+    if layout not in shapes:
+        assert (jacobian @ np.empty(0, dtype)).shape == (0,)
+
+
 def test_operator_takes_little_memory(backend):
     """O(m n), where the batched blocks would take 400 MB."""
     pytest.importorskip("scipy")
@@ -181,7 +208,9 @@ def test_sparse_has_no_half_precision():
         fs.softmax_jacobian(_y().astype(np.float16), layout="sparse")
 
 
-@pytest.mark.parametrize("layout", ["blocks", "", "BATCHED", None, 0])
+@pytest.mark.parametrize(
+    "layout", ["blocks", "", "BATCHED", None, 0, ["dense"], np.array("dense"), np.array(["a", "b"])], ids=repr
+)
 def test_unknown_layout(layout, backend):
     with pytest.raises(ValueError, match=r"unknown layout .*'batched', 'dense', 'sparse', 'operator'"):
         fs.softmax_jacobian(_y(), layout=layout, backend=backend)

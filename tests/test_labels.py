@@ -103,6 +103,27 @@ def test_ignore_index(ignore_index, backend):
     assert (rows[~taking_part] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "ignore_index", [[0, 2], (0,), np.array([0, 2]), np.array([0]), 0.0, "0", True, np.True_, 1j], ids=repr
+)
+@pytest.mark.parametrize("op", BOTH)
+def test_ignore_index_of_another_type(op, ignore_index, backend):
+    """A list would be compared with the labels place by place."""
+    with pytest.raises(TypeError, match=r"^ignore_index must be an int or None; got"):
+        getattr(fs, op)(np.zeros((2, 3)), [0, 1], ignore_index=ignore_index, backend=backend)
+
+
+@pytest.mark.parametrize("ignore_index", [np.int8(1), np.uint64(1), np.array(1), 10**30, -(10**30)], ids=repr)
+@pytest.mark.parametrize("integer", [np.int8, np.uint8, np.int64, np.uint64])
+def test_any_integer_is_an_ignore_index(ignore_index, integer, backend):
+    x = inputs.rng().normal(size=(3, 3))
+    labels = np.array([0, 1, 2], integer)
+    expected = fs.cross_entropy(x, labels, reduction="none", backend=backend)
+    expected[labels == int(ignore_index)] = 0
+    actual = fs.cross_entropy(x, labels, ignore_index=ignore_index, reduction="none", backend=backend)
+    checks.assert_same_bits(actual, expected)
+
+
 def test_no_ignore_index_by_default(backend):
     with pytest.raises(IndexError, match="-100"):
         fs.cross_entropy(np.zeros((2, 3)), [0, -100], backend=backend)

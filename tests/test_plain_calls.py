@@ -85,6 +85,12 @@ BAD_CALLS = [
     lambda op, args: (args, {"axis": True}),
     lambda op, args: (args, {"num_threads": 0}),
     lambda op, args: (args, {"no_such_option": 1}),
+    lambda op, args: (args, {"out": None}),  # which one op does not take
+    lambda op, args: ((*args, 0), {"out": None}),
+    lambda op, args: (args, {"out": None, "axis": 0}),
+    lambda op, args: (args, {"out": [0.0]}),
+    lambda op, args: ((args[0], *(np.ma.array(a) for a in args[1:])), {}),
+    lambda op, args: ((args[0][:0], *args[1:]), {"num_threads": -4}),
     lambda op, args: ((), {}),
     lambda op, args: ((args[0], *(np.ones(99, a.dtype) for a in args[1:])), {}),
     lambda op, args: ((args[0], *(a + 99 for a in args[1:])), {}),

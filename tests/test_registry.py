@@ -174,7 +174,7 @@ def _ways_to_name(name):
     return [lambda: fs.softmax(X, backend=name), by_context, lambda: fs.set_backend(name)]
 
 
-@pytest.mark.parametrize("name", ["nunpy", "", "NumPy", 3, b"numpy", ["numpy"]], ids=repr)
+@pytest.mark.parametrize("name", ["nunpy", "", "NumPy", 3, b"numpy", ["numpy"], np.array("numpy")], ids=repr)
 def test_unknown_name(name):
     """Lists the known ones with their status."""
     for call in _ways_to_name(name):
@@ -277,6 +277,20 @@ def test_register_without_ops():
     assert "third" not in fs.backend_status()
 
 
+@pytest.mark.parametrize("name", [3, None, ["numpy"], np.array("mine")], ids=repr)
+def test_register_under_no_name(name):
+    with pytest.raises(TypeError, match="the name of a backend must be a str; got"):
+        fs.register_backend(name, {"softmax": specification.softmax})
+
+
+@pytest.mark.parametrize("priority", ["high", None, [1], True], ids=repr)
+def test_register_with_no_priority(priority):
+    """It would fail where backends are sorted, in calls of others."""
+    with pytest.raises(TypeError, match="priority must be a number; got"):
+        fs.register_backend("third", {"softmax": specification.softmax}, priority=priority)
+    assert "third" not in fs.backend_status()
+
+
 def test_kernels_see_canonical_arrays():
     """(outer, n, inner), C-contiguous, native, one dtype; never empty."""
     seen = []
@@ -357,9 +371,11 @@ def test_explain_is_what_a_call_does():
     assert recorder.calls == ["softmax"]
 
 
-def test_explain_unknown_op():
-    with pytest.raises(ValueError, match="unknown op 'soft_max'; the ops are softmax, "):
-        fs.explain("soft_max", (2, 3))
+@pytest.mark.parametrize("op", ["soft_max", "", None, 3, ["softmax"], np.array("softmax")], ids=repr)
+def test_explain_unknown_op(op):
+    with pytest.raises(ValueError, match=r"unknown op .*; the ops are softmax, ") as raised:
+        fs.explain(op, (2, 3))
+    assert repr(op) in str(raised.value)
 
 
 def test_explain_checks_the_axis():

@@ -150,6 +150,24 @@ def test_products_with_a_vector_beyond_the_reals(op, value, backend, dtype):
         checks.assert_same_bits(np.delete(actual, row, axis=0), np.delete(expected, row, axis=0))
 
 
+@pytest.mark.parametrize("op", ["softmax_vjp", "softmax_jvp"])
+@pytest.mark.parametrize(
+    ("y", "g"), [((0.1, 0.9), (1, -1)), ((0.75, 0.25), (1, -1)), ((0.25, 0.25, 0.5), (1, -1, -1))]
+)
+def test_products_with_cotangents_at_the_ends_of_the_range(op, y, g, backend, dtype):
+    """A finite product is finite, though a difference of cotangents is not."""
+    top = np.finfo(dtype).max * dtype.type(0.9)
+    y, g = np.array([y] * 3, dtype), np.array([g] * 3, dtype) * top
+    g[1] = 1  # its neighbours are as ever
+    exact = y * ((unit := np.sign(g).astype(np.longdouble)) - (y * unit).sum(axis=1, keepdims=True))
+    for axis in (1, 0):
+        args = (y, g) if axis == 1 else (np.ascontiguousarray(y.T), np.ascontiguousarray(g.T))
+        (dx,) = checks.call(op, *args, axis, backend=backend)
+        dx = dx if axis == 1 else dx.T
+        checks.assert_close(dx[::2] / top, exact[::2], dtype)
+        assert (dx[1] == 0).all()
+
+
 def test_label_on_a_masked_logit(backend, dtype):
     """Loss inf, gradient finite: softmax - onehot."""
     x = np.array([[0.0, -INF, 1.0], [1.0, 2.0, 3.0]], dtype)

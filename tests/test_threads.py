@@ -123,14 +123,23 @@ def test_where_the_memory_starts(backend, dtype):
 @pytest.mark.parametrize("op", oracle.OPS)
 @pytest.mark.parametrize(
     ("number", "error"),
-    [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("2", TypeError), ([1], TypeError)],
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (1.0, TypeError),
+        ("2", TypeError),
+        ([1], TypeError),
+        (np.array([1]), TypeError),
+        (True, TypeError),
+    ],
+    ids=str,
 )
 def test_bad_num_threads(op, number, error, backend):
     with pytest.raises(error, match="num_threads must be a positive int; got"):
         getattr(fs, op)(*oracle.arguments(op, np.zeros((2, 3))), num_threads=number, backend=backend)
 
 
-@pytest.mark.parametrize("number", [0, -1, 1.5, "2", []])
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2", [], True, np.array([2])], ids=repr)
 def test_bad_number_for_the_setting(number):
     before = fs.get_num_threads()
     with pytest.raises((TypeError, ValueError), match="positive int"):
@@ -154,6 +163,22 @@ def test_precedence_of_the_number():
     assert fs.get_num_threads() >= 1
 
 
+@pytest.mark.parametrize("number", [2**31, 2**64, 10**30])
+def test_more_threads_than_there_can_be(number, backend):
+    """No limit is meant: a large call is right with it, however it is given."""
+    rows = 20 if checks.is_slow(backend) else 3000
+    x = inputs.rng().normal(size=(rows, 100)).astype(np.float32)
+    expected = fs.softmax(x, backend=backend, num_threads=1)
+    checks.assert_same_bits(fs.softmax(x, backend=backend, num_threads=number), expected)
+    with fs.threads(number):
+        checks.assert_same_bits(fs.softmax(x, backend=backend), expected)
+    fs.set_num_threads(number)
+    checks.assert_same_bits(fs.softmax(x, backend=backend), expected)
+    fs.softmax(x)
+    assert 1 < fs.get_num_threads() < 10_000
+    assert fs.explain("softmax", (10**9, 10)).num_threads == fs.get_num_threads()
+
+
 def test_threads_is_local_to_its_thread():
     seen = []
     fs.set_num_threads(4)
@@ -169,6 +194,19 @@ GET = "import fastsoftmax as fs; print(fs.get_num_threads())"
 
 def test_number_from_the_environment():
     assert processes.python(GET, FASTSOFTMAX_NUM_THREADS="3").strip() == "3"
+
+
+def test_more_threads_in_the_environment_than_there_can_be():
+    code = GET + "; import numpy as np; print(fs.softmax(np.zeros((50_000, 5)))[0, 0])"
+    most, y = processes.python(code, FASTSOFTMAX_NUM_THREADS=str(10**30)).split()
+    assert (1 < int(most) < 10_000, y) == (True, "0.2")
+
+
+def test_empty_number_in_the_environment():
+    """As if it were not set."""
+    code = f"{GET}; import numpy as np; print(fs.softmax(np.zeros((50_000, 5)))[0, 0])"
+    unset = processes.python(code, FASTSOFTMAX_NUM_THREADS=None)
+    assert processes.python(code, FASTSOFTMAX_NUM_THREADS="") == unset
 
 
 @pytest.mark.parametrize("value", ["0", "-2", "many", "1.5"])
@@ -354,6 +392,78 @@ def test_forked_while_another_thread_has_the_pool(backend):
     """A child inherits locks as they are, and threads not at all."""
     code = FORK_MEANWHILE.format(backend=backend, rows=10 if checks.is_slow(backend) else 1500)
     assert processes.python(code, timeout=120).strip() == "{0}"
+
+
+LATE = """
+import atexit, threading, time
+import numpy as np
+import fastsoftmax as fs
+
+x = np.random.default_rng(0).normal(size=({rows}, 100)).astype({dtype!r})
+options = {{"backend": {backend!r}, "num_threads": 3}}
+expected = fs.softmax(x, backend={backend!r}, num_threads={before})
+
+class Late:
+    def __init__(self, x, expected):
+        self.x, self.expected = x, expected
+
+    def __call__(self, where):
+        y = fs.softmax(self.x, out=self.x.copy(), **options)
+        print(where, (y == self.expected).all(), fs.logsumexp(self.x, **options).shape == (len(x),))
+
+    def __del__(self):
+        self("del")
+
+late = Late(x, expected)
+fs.late = late  # which lives until the modules go
+atexit.register(late, "atexit")
+
+def outlive():
+    threading.main_thread().join()
+    late("thread")
+
+threading.Thread(target=outlive).start()
+"""
+
+
+@pytest.mark.parametrize("floats", ["float16", "float32"])
+@pytest.mark.parametrize("before", [1, 3])
+def test_at_the_end_of_the_interpreter(floats, before, backend):
+    """It starts no more threads: a call runs on its caller's, whether or not there was a pool before."""
+    rows = 1400 if checks.is_slow(backend) else 3000
+    code = LATE.format(rows=rows, dtype=floats, backend=backend, before=before)
+    output = sorted(processes.python(code).splitlines())
+    assert output == [f"{where} True True" for where in ("atexit", "del", "thread")]
+
+
+def test_a_system_without_more_threads(monkeypatch):
+    """The call is right all the same, and nobody writes into its result later."""
+    pool = ThreadPoolExecutor(8)
+    started, go = threading.Event(), threading.Event()
+    blocker = pool.submit(lambda: (started.set(), go.wait(10)))
+    started.wait(10)
+
+    def submit(work, *args):
+        """As the pool's where it has one thread, at work, and cannot start another: it keeps the work."""
+        blocker.add_done_callback(lambda _: work(*args))
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool, "submit", submit)
+    monkeypatch.setattr(_threads, "_executor", lambda size: pool)
+    taken = []
+
+    def kernel(x, out):
+        taken.append(threading.current_thread())
+        np.copyto(out, x)
+
+    x, out = np.arange(12.0).reshape(4, 3, 1), checks.poisoned((4, 3, 1), np.float64)
+    kernel.elements_per_thread = 1
+    _threads.run(kernel, x.shape, (x, out), 4)
+    go.set()
+    blocker.result()
+    pool.shutdown()
+    np.testing.assert_array_equal(out, x)
+    assert taken == [threading.current_thread()] * 4
 
 
 CTRL_C = """

@@ -98,13 +98,15 @@ def jacobians(y32: F32, y64: F64, layout: Literal["batched", "sparse"]) -> None:
     fs.softmax_jacobian(y64, layout="sparse", out=y64)  # type: ignore[call-overload]
 
 
-def losses(x32: F32, matrix: Matrix, labels: Ints, reduction: Literal["mean", "none"]) -> None:
+def losses(x32: F32, x64: F64, matrix: Matrix, labels: Ints, reduction: Literal["mean", "none"]) -> None:
     assert_type(fs.cross_entropy(x32, labels), np.float32)
     assert_type(fs.cross_entropy(x32, [0, 1], reduction="sum", ignore_index=-1), np.float32)
     assert_type(fs.cross_entropy(x32, labels, reduction="none", weight=x32, label_smoothing=0), F32)
     assert_type(fs.cross_entropy(x32, labels, reduction=reduction), np.float32 | F32)
+    assert_type(fs.cross_entropy(x32, labels, weight=[1.0, 2.0], ignore_index=np.int64(2)), np.float32)
     assert_type(fs.cross_entropy([[0.0, 1.0]], [0]), np.floating[Any])
     assert_type(fs.cross_entropy_with_grad(matrix, labels, out=matrix), tuple[np.float32, Matrix])
+    assert_type(fs.cross_entropy_with_grad(matrix, labels, weight=x64, out=matrix), tuple[np.float32, Matrix])
     assert_type(fs.cross_entropy_with_grad(matrix, labels, reduction="none"), tuple[F32, Matrix])
     assert_type(fs.cross_entropy_with_grad([[0.0]], [0], reduction="none"), tuple[Floats, Floats])
 
@@ -112,6 +114,7 @@ def losses(x32: F32, matrix: Matrix, labels: Ints, reduction: Literal["mean", "n
     fs.cross_entropy(x32, labels, reduction="max")  # type: ignore[call-overload]
     fs.cross_entropy(x32, labels, out=x32)  # type: ignore[call-overload]
     fs.cross_entropy(x32, labels, ignore_index="pad")  # type: ignore[call-overload]
+    fs.cross_entropy(x32, labels, ignore_index=[0, 2])  # type: ignore[call-overload]
 
 
 def on_a_gpu_or_not(x: Tensor) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 Exp = namedtuple("Exp", "exp exp_shifted")
 Pair = namedtuple("Pair", "reciprocal multiply scale")
+Sums = namedtuple("Sums", "plus rounded group")
 
 # exp(r) = 1 + r + r^2 P(r) on |r| <= log(2)/2, the highest power first: fitted at Chebyshev nodes with
 # mpmath; the relative error of exp is 8e-10 (float32) and 4e-19 (float64).
@@ -115,14 +116,14 @@ def _make_polynomial(t, dtype):
 
 
 def make_pair(t):
-    """Numbers as pairs (high, low): 1 / (1 + rest), times a float64, and a product with one."""
+    """Numbers as pairs (high, low): 1 / (1 + such a one), times a float64, and a product with one."""
     number, fma = t.number, t.fma
     one, double = number(1), np.float64
 
     @t.device
-    def reciprocal(rest):
+    def reciprocal(rest, rest_low):
         total = one + rest
-        lost = rest - (total - one) if rest < one else one - (total - rest)
+        lost = (rest - (total - one) if rest < one else one - (total - rest)) + rest_low
         high = one / total
         return high, (fma(-high, total, one) - high * lost) * high
 
@@ -138,3 +139,34 @@ def make_pair(t):
         return product, fma(high, factor_high, -product) + (low * factor_high + high * factor_low)
 
     return Pair(reciprocal, multiply, scale)
+
+
+def make_two_sum(t):
+    """``two_sum(a, b)``: the sum and its rounding error (Knuth)."""
+
+    @t.device
+    def two_sum(a, b):
+        s = a + b
+        part = s - a
+        return s, (a - (s - part)) + (b - part)
+
+    return two_sum
+
+
+def make_sums(t, plan):
+    """Sums as pairs (high, low), of a few thousand terms before `teams` joins them.
+
+    ``group`` terms are added up before each `plus`: one rounding at most where it would show.
+    """
+    two_sum, infinity = make_two_sum(t), t.number(np.inf)
+
+    @t.device
+    def plus(high, low, v):
+        high, error = two_sum(high, v)
+        return high, low + error
+
+    @t.device
+    def rounded(high, low):
+        return high + low if abs(high) < infinity else high
+
+    return Sums(plus, rounded, 8 if plan.itemsize == 2 else 2)

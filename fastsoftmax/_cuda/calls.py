@@ -10,9 +10,9 @@ from fastsoftmax._cuda.interop import kind_of, on_device
 from fastsoftmax._cuda.launcher import NO_LABEL, aligned, launch
 from fastsoftmax._cuda.plan import ITEMSIZE
 from fastsoftmax._cuda.recipes import cross_entropy_recipe
+from fastsoftmax._options import check_loss
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_REDUCTIONS = ("mean", "sum", "none")
 
 
 class Call:
@@ -81,14 +81,14 @@ class Call:
 
     def cross_entropy(self, rows, labels, weight, ignore_index, smoothing, reduction, gradient):
         """The loss; ``gradient`` is the result for dx, or None."""
-        _check_options(reduction, smoothing)
+        ignore_index, smoothing = check_loss(ignore_index, smoothing, reduction)
         kind, n = self.kind, rows.canonical[1]
         number = "float64" if self.dtype == "float64" else "float32"
         extra = {
             "labels": self._labels(labels, rows),
             "weight": 0 if weight is None else self._weight(weight, n, number),
-            "smoothing": float(smoothing),
-            "ignored": NO_LABEL if ignore_index is None else int(ignore_index),
+            "smoothing": smoothing,
+            "ignored": NO_LABEL if ignore_index is None or abs(ignore_index) >= -NO_LABEL else ignore_index,
             "factor": 1.0,
         }
         one_each = reduction == "none"
@@ -124,10 +124,14 @@ class Call:
 
 
 class Result:
-    """The array that a caller gets, and the contiguous buffer that the kernels fill."""
+    """The array that a caller gets, and the contiguous buffer that the kernels fill.
 
-    def __init__(self, call, shape, canonical, out=None, rows=None):
+    ``beside`` are the arrays by name that are read beside those of the call, which may not be ``out``.
+    """
+
+    def __init__(self, call, shape, canonical, out=None, rows=None, **beside):
         self._call, self._out, self._rows = call, out, rows
+        self._beside = [call.own(a, name) for name, a in beside.items() if a is not None]
         kind = call.kind
         moved = rows is not None and rows.order is not None
         self.array = kind.empty(call.like, shape, call.dtype) if out is None else _checked(call, out, shape)
@@ -135,17 +139,24 @@ class Result:
         self.buffer = self.array if usable else kind.empty(call.like, canonical, call.dtype)
 
     def _clashes(self):
-        """Whether ``out`` overlaps an input without being that input."""
+        """Whether ``out`` overlaps an array that is read, without being one of the call's."""
         if self._out is None:
             return False
+        inputs = self._call.arrays.values()
+        return not all(self._is_out(a) or self._is_apart(a) for a in inputs) or not all(
+            self._is_apart(a) for a in self._beside
+        )
+
+    def _is_out(self, a):
+        kind = self._call.kind
+        same = kind.address(a) == kind.address(self.array) and kind.nbytes(a) == kind.nbytes(self.array)
+        return kind.contiguous(a) and same
+
+    def _is_apart(self, a):
         kind = self._call.kind
         start, size = kind.address(self.array), kind.nbytes(self.array)
-        for a in self._call.arrays.values():
-            here, length = kind.address(a), kind.nbytes(a)
-            apart = here + length <= start or start + size <= here
-            if not (kind.contiguous(a) and (apart or (here == start and length == size))):
-                return True
-        return False
+        here, length = kind.address(a), kind.nbytes(a)
+        return kind.contiguous(a) and (here + length <= start or start + size <= here)
 
     def finish(self):
         kind = self._call.kind
@@ -209,12 +220,3 @@ def _checked(call, out, shape):
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out has shape {tuple(out.shape)}; this result has shape {tuple(shape)}")
     return out
-
-
-def _check_options(reduction, smoothing):
-    if reduction not in _REDUCTIONS:
-        raise ValueError(
-            f"unknown reduction {reduction!r}; expected one of {', '.join(map(repr, _REDUCTIONS))}"
-        )
-    if not 0.0 <= smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be between 0 and 1; got {smoothing!r}")

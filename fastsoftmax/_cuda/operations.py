@@ -11,6 +11,8 @@ from functools import partial
 from fastsoftmax._arrays import rows_of
 from fastsoftmax._cuda.calls import Call, Result
 from fastsoftmax._cuda.recipes import jacobian_recipe, rows_recipe
+from fastsoftmax._layouts import LAYOUTS
+from fastsoftmax._options import as_bool, check_choice
 
 
 def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
@@ -26,7 +28,7 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     if where is not None:
         call.mask(where)
     rows = rows_of(call.shape, axis)
-    shape = rows.keepdims()[: len(call.shape)] if keepdims else rows.kept
+    shape = rows.keepdims()[: len(call.shape)] if as_bool(keepdims, "keepdims") else rows.kept
     result = Result(call, shape, rows.reduced, out)
     if rows.canonical[1] == 0:
         call.kind.assign(
@@ -52,6 +54,7 @@ def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=
 
 
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    check_choice(layout, "layout", LAYOUTS)
     if layout != "batched":
         raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
     call = Call(backend, y=y)
@@ -95,7 +98,7 @@ def cross_entropy_with_grad(
 ):
     call = Call(backend, x=x)
     rows = rows_of(call.shape, axis)
-    dx = Result(call, call.shape, rows.canonical, out, rows)
+    dx = Result(call, call.shape, rows.canonical, out, rows, labels=labels, weight=weight)
     loss = call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, dx)
     return loss, dx.finish()
 
@@ -103,6 +106,8 @@ def cross_entropy_with_grad(
 def _forward(op, fill, x, axis, out, where, backend):
     call = Call(backend, x=x)
     mask = None if where is None else call.mask(where)
+    if mask is not None and out is not None:  # a copy, as `out` may hold it
+        mask = call.kind.masked(call.kind.full(call.like, call.shape, "bool", True), mask, False)
     rows = rows_of(call.shape, axis)
     result = Result(call, call.shape, rows.canonical, out, rows)
     y = call.run(partial(rows_recipe, op), rows, result)

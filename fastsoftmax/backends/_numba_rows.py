@@ -1,7 +1,7 @@
 """What all kernels share: rows as vectors, exp of a shifted row, and sums that keep their digits.
 
 A *task* is what one pass of a kernel computes. Long rows are a task each, their entries side by side in
-the lanes: contiguous ones, and strided ones of which one a lane would fill no more than half of the lanes (and
+the lanes: contiguous ones, and strided ones that would fill at most half of the lanes if each had one (and
 scratch would be several times their size). Otherwise a task is as many rows as there are lanes, one row
 a lane. The two differ in where a task's vectors lie, and in that the first folds its lanes at the end.
 """
@@ -209,7 +209,7 @@ def look_ahead(x, out, t, j):
 
 
 Shift = namedtuple("Shift", "base magic lowest")
-"""What `exp_shifted` subtracts from entries, the constant that takes the rest away, and its least argument."""
+"""What `exp_shifted` subtracts, the constant that takes the rest away, and the least that it looks at."""
 
 
 @inlined

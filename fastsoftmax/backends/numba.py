@@ -130,14 +130,19 @@ def softmax_vjp(y, g, out, part, parts):
         fetch(g_tile, g, t, _some_entry(g, t))
         # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
         # of a saturated row, and makes a constant cotangent give exactly 0.
-        c = _centre(y_tile, y_max, g_tile, t)
-        dot = _centred_dot(y_tile, g_tile, y, g, out, t, c)
-        finite = where_equal(dot - dot, zero, c, zero)
-        if differ(finite, c):
-            c = finite
-            dot = _centred_dot(y_tile, g_tile, y, g, out, t, c)
+        c, scale = _centre(y_tile, y_max, g_tile, t)
+        s = no_sum(y)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                h = vector(g_tile, j) * scale - c
+                set_vector(g_tile, j, h)
+                s = add(s, vector(y_tile, j) * h)
+                look_ahead(y, out, t, j)
+                look_ahead(g, None, t, j)
+            s = handed_over(s)
+        dot, size = total(t, s), splat(y, 1) / scale
         for j in range(t.vectors):
-            put(out, t, j, vector(y_tile, j) * ((vector(g_tile, j) - c) - dot))
+            put(out, t, j, vector(y_tile, j) * (vector(g_tile, j) - dot) * size)
 
 
 @_kernel(_in, _in, _out)
@@ -294,8 +299,11 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
 
 @inlined
 def _centre(y_tile, y_max, g_tile, t):
-    """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g."""
-    zero, half = splat(y_tile, 0), splat(y_tile, 0.5)
+    """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g.
+
+    And what both are to be multiplied by, so that no difference of cotangents overflows.
+    """
+    zero, one, half = splat(y_tile, 0), splat(y_tile, 1), splat(y_tile, 0.5)
     dominant = zero
     smallest = largest = vector(g_tile, 0)
     for j in range(t.vectors):
@@ -308,7 +316,9 @@ def _centre(y_tile, y_max, g_tile, t):
         largest = fold_largest(largest)
         smallest = zero - fold_largest(zero - smallest)
     nearest = where_greater(zero, largest, largest, larger(smallest, zero))
-    return where_greater(y_max, half, dominant, nearest)
+    spread = (larger(largest, zero) + larger(zero - smallest, zero)) * splat(y_tile, 4)
+    scale = where_equal(spread - spread, zero, one, splat(y_tile, 0.125))
+    return where_greater(y_max, half, dominant, nearest) * scale, scale
 
 
 @inlined
@@ -316,18 +326,6 @@ def _some_entry(g, t):
     """A finite value that leaves the extremes of a row as they are."""
     g_first, zero = splat(g, lane(get(g, t, 0, splat(g, 0)), 0)), splat(g, 0)
     return where_equal(g_first - g_first, zero, g_first, zero)
-
-
-@inlined
-def _centred_dot(y_tile, g_tile, y, g, out, t, c):
-    s = no_sum(y_tile)
-    for start in stretches(t):
-        for j in stretch(t, start):
-            s = add(s, vector(y_tile, j) * (vector(g_tile, j) - c))
-            look_ahead(y, out, t, j)
-            look_ahead(g, None, t, j)
-        s = handed_over(s)
-    return total(t, s)
 
 
 @inlined
@@ -385,7 +383,7 @@ def _term(weight, row_max, x, log_sum):
         return 0 * log_sum  # NaN of a row that holds one
     # -log y_j = (max - x_j) + log(1 + rest)
     nll = (row_max - x) + log_sum
-    return weight * nll if nll < np.inf else 2 * (weight * (row_max / 2 - x / 2))
+    return weight * nll if nll != np.inf else 2 * (weight * (row_max / 2 - x / 2))
 
 
 @inlined

@@ -24,13 +24,16 @@ SHORT = 64
 PIECE, COLUMNS = 16, 256
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # A row is not shifted if its sum is from LEAST to MOST: its shares do not underflow before they are divided,
-# float32 ones do not overflow, and in float64 `_split` leaves next to nothing to round.
-LEAST, MOST = 0.5, {SINGLE: 1e30, DOUBLE: 2.0**28}
+# float32 ones do not overflow, and in float64 `_split` leaves next to nothing to round, as long as the sum is
+# also MEAN times n or more: what is left of an exponential is less than 2**-8 of that.
+LEAST, MOST, MEAN = 0.5, {SINGLE: 1e30, DOUBLE: 2.0**28}, 2.0**-17
 # In a dominated row all other exponentials are together less than n times this part of one maximum. Its shift
 # is less by LIFT, so that entries with a subnormal share are normal.
-DOMINATED, LIFT = 2.0**-21, 512.0
+DOMINATED, LIFT = 2.0**-19, 512.0
 # So many terms are added one after another, at a rounding each; more, along axis 0, first by halves.
 FEW = 16
+# From so many exponentials on, what `_split` leaves of shifted ones is split again.
+MANY = 2**14
 
 # At up to 20 ns an element a call takes 80 ms; Ctrl-C is answered between calls.
 _interruptible = sized(block_elements=4 * 1024 * 1024)
@@ -42,11 +45,11 @@ def softmax(x, out):
     blocks = _blocks((x,), out, wide=apart)
     for axis, work, (x,), out in blocks:
         e = out if apart and not _across(out) else work("e", x.shape, out.dtype)
-        leading, others, _ = _sums_in_range(work, x, axis, e)
+        (total, _), _ = _sums_in_range(work, x, axis, e)
         if e.dtype == SINGLE:
-            e *= (1 / leading).astype(SINGLE)
+            e *= (1 / total).astype(SINGLE)
         else:
-            e /= leading + others
+            e /= total
         _store(e, out)
 
 
@@ -79,9 +82,12 @@ def softmax_vjp(y, g, out):
     for axis, work, (y, g), out in blocks:
         # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
         # of a saturated row, and makes a constant cotangent give exactly 0.
+        g, scale = _in_range(g, axis)
         h = np.subtract(g, _centre(y, g, axis), out=work("h", g.shape, g.dtype))
-        h -= _sum(work, np.multiply(h, y, out=work("d", g.shape, g.dtype)), axis)
+        h -= _sum(work, _product(h, y), h, axis).astype(h.dtype)
         h *= y
+        if scale is not None:
+            h /= scale
         _store(h, out)
 
 
@@ -91,7 +97,7 @@ def log_softmax_vjp(logy, g, out):
     for axis, work, (logy, g), out in blocks:
         # dx_i = g_i - exp(logy_i) * sum_j g_j
         d = np.exp(logy, out=work("d", g.shape, g.dtype))
-        d *= _sum(work, g, axis)
+        d *= _sum(work, _copy(g), g, axis).astype(g.dtype)
         _store(np.subtract(g, d, out=d), out)
 
 
@@ -101,8 +107,8 @@ def log_softmax_jvp(logy, t, out):
     for axis, work, (logy, t), out in blocks:
         # d(log y)_i = t_i - sum_j exp(logy_j) * t_j
         d = np.exp(logy, out=work("d", t.shape, t.dtype))
-        d *= t
-        _store(np.subtract(t, _sum(work, d, axis), out=d), out)
+        dot = _sum(work, _product(d, t), t, axis)
+        _store(np.subtract(t, dot.astype(t.dtype), out=d), out)
 
 
 @_interruptible
@@ -115,16 +121,16 @@ def softmax_jacobian(y, out):
         np.multiply(-block[:, :, None], block[:, None, :], out=part)
         block = np.array(block.T, np.float64, order="C")
         large = np.where(block > 0.5, block, 0.0)
-        others = _sum(work, block - large, 0) + (_sum(work, large, 0) - large)
+        others = _exact(work, block - large, 0) + (_exact(work, large, 0) - large)
         np.einsum("rii->ri", part)[...] = (block * np.where(block > 0.5, others, 1 - block)).T
 
 
 @_interruptible
 def cross_entropy(x, labels, weight, smoothing, loss):
-    blocks = _blocks((x,), labels, loss, wide=not smoothing)
+    blocks = _blocks((x,), labels, loss, wide=True)
     for axis, work, (x,), labels, loss in blocks:
         m, rest, _ = _summary(work, x, axis)
-        loss[...] = _losses(x, m, rest, _Target(labels, x.shape, axis, weight, smoothing))
+        loss[...] = _losses(work, x, m, rest, _Target(work, labels, x.shape, axis, weight, smoothing))
 
 
 @_interruptible
@@ -133,8 +139,8 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
     for axis, work, (x,), labels, loss, out in blocks:
         e = work("e", x.shape, out.dtype)
         m, rest, total = _summary(work, x, axis, e)
-        target = _Target(labels, x.shape, axis, weight, smoothing)
-        loss[...] = _losses(x, m, rest, target)
+        target = _Target(work, labels, x.shape, axis, weight, smoothing)
+        loss[...] = _losses(work, x, m, rest, target)
         # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
         e *= (scale * (target.at_label + target.total) / total).astype(e.dtype)
         if smoothing:
@@ -238,8 +244,8 @@ def _exp(work, x, shift, out):
     return d
 
 
-def _sum(work, a, axis):
-    """Sums along an axis, kept."""
+def _add_up(work, a, axis):
+    """Sums along an axis, kept, at a few tens of roundings."""
     while axis == 0 and (n := len(a)) > FEW:
         half = n // 2
         s = np.add(a[:half], a[half : 2 * half], out=work("half", (half, *a.shape[1:]), a.dtype))
@@ -251,6 +257,79 @@ def _sum(work, a, axis):
     return np.add.reduce(a, axis=axis, keepdims=True)
 
 
+def _exact(work, a, axis):
+    """Sums along an axis, kept, as good as rounded once, of up to 2**18 float64 terms a row.
+
+    Each row's terms are split at one digit: above it they add up exactly in any order, below they are too
+    small for roundings to count.
+    """
+    size = np.maximum.reduce(np.abs(a, out=work("size", a.shape)), axis=axis, keepdims=True)
+    digits = np.frexp(size)[1] + a.shape[axis].bit_length()
+    if (digits > 1000).any():  # would overflow
+        scale = np.where(digits > 1000, 2.0**-64, 1.0)
+        return _exact(work, a * scale, axis) / scale
+    above = np.ldexp(1.5, digits)
+    top = np.add(a, above, out=work("top", a.shape))
+    top -= above
+    total = _add_up(work, top, axis) + _add_up(work, np.subtract(a, top, out=work("size", a.shape)), axis)
+    return total if np.isfinite(total).all() else np.where(np.isfinite(size), total, _add_up(work, a, axis))
+
+
+def _sum(work, fill, like, axis):
+    """Sums along an axis, kept, in float64: to two roundings of the terms' size, however many they are.
+
+    ``fill(part, terms)`` writes those of one part of ``like``, whose dtype is that of their factors.
+    """
+    total = None
+    for part in _pieces(work, like, axis):
+        terms = work("terms", like[part].shape)
+        fill(part, terms)
+        if like.dtype == SINGLE:
+            piece = _add_up(work, terms, axis)
+        else:
+            piece = _exact(work, _halved(_halved(terms, axis), axis), axis)
+        total = _with(total, piece)
+    return np.where(np.isfinite(total[0]), total[0] + total[1], total[0])
+
+
+def _pieces(work, a, axis):
+    """Parts of rows that stay in the L2 cache, as indices."""
+    for start in range(0, a.shape[axis], work.piece):
+        piece = slice(start, start + work.piece)
+        yield (slice(None), piece) if axis else piece
+
+
+def _copy(a):
+    return lambda part, terms: np.copyto(terms, a[part])
+
+
+def _product(a, b):
+    return lambda part, terms: np.multiply(a[part], b[part], out=terms, dtype=DOUBLE)
+
+
+def _halved(a, axis):
+    """Half as many terms, one rounding each."""
+    half = (a.shape[axis] + 1) // 2
+    first, second = (a[:, :half], a[:, half:]) if axis else (a[:half], a[half:])
+    first[(slice(None),) * axis + (slice(second.shape[axis]),)] += second
+    return first
+
+
+def _parted(s, others):
+    """A sum in two parts, of which the first is the rounded whole (fast two-sum)."""
+    whole = s + others
+    return whole, (s - whole) + others
+
+
+def _with(total, s, lost=0.0):
+    """A sum in two parts with one more term in two parts (two-sum), ``total`` being None at first."""
+    if total is None:
+        return s, lost
+    hi = total[0] + s
+    part = hi - total[0]
+    return hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part))
+
+
 def _split(e, out):
     """The leading digits: multiples of 2**-24, whose sums up to 2**29 are exact in any order."""
     np.add(e, MOST[DOUBLE], out=out)
@@ -259,79 +338,84 @@ def _split(e, out):
 
 
 def _sums(work, x, axis, keep=None, shift=None):
-    """Sums of ``exp(x - shift)``, of its leading digits and of the others; ``keep`` takes the terms.
+    """Sums of ``exp(x - shift)`` in two parts; ``keep`` takes the terms.
 
-    Long rows are taken in pieces that stay in the L2 cache. float32 ones need no second sum.
+    Long rows are taken in pieces that stay in the L2 cache. float32 ones need no second part.
     """
-    leading, others = 0.0, 0.0
-    for start in range(0, x.shape[axis], work.piece):
-        part = np.s_[:, start : start + work.piece] if axis else np.s_[start : start + work.piece]
+    total = None
+    again = shift is not None and x.shape[axis] > MANY
+    for part in _pieces(work, x, axis):
         piece = x[part]
         direct = keep is not None and keep.dtype == DOUBLE
         e = _exp(work, piece, shift, keep[part] if direct else work("exp", piece.shape))
         if x.dtype == DOUBLE:
             top = _split(e, work("part", e.shape))
-            leading = leading + _sum(work, top, axis)
-            others = others + _sum(work, np.subtract(e, top, out=top), axis)
+            leading = _add_up(work, top, axis)
+            others = (_exact if again else _add_up)(work, np.subtract(e, top, out=top), axis)
+            total = _with(total, *_parted(leading, others))
         else:
-            leading = leading + _sum(work, e, axis)
+            total = _with(total, _add_up(work, e, axis))
         if keep is not None and not direct:
             np.copyto(keep[part], e, casting="same_kind")
-    return leading, others
+    return _parted(*total)
 
 
 def _sums_in_range(work, x, axis, keep=None):
     """The same and the shift, which is 0 or the maximum of a row whose sum is out of range without."""
-    leading, others = _sums(work, x, axis, keep)
-    total, most = leading + others, MOST[x.dtype]
-    if np.minimum.reduce(total, axis=None) >= LEAST and np.maximum.reduce(total, axis=None) <= most:
-        return leading, others, 0.0
-    shift = np.where((total >= LEAST) & (total <= most), 0.0, _finite_max(x, axis))
-    return *_sums(work, x, axis, keep, shift), shift
+    total, lost = _sums(work, x, axis, keep)
+    least = max(LEAST, MEAN * x.shape[axis]) if x.dtype == DOUBLE else LEAST
+    most = MOST[x.dtype]
+    if np.minimum.reduce(total, axis=None) >= least and np.maximum.reduce(total, axis=None) <= most:
+        return (total, lost), 0.0
+    stays = (total >= least) & (total <= most)
+    shift = np.where(stays, 0.0, _finite_max(x, axis))
+    shifted = _sums(work, x, axis, keep, shift)
+    return tuple(np.where(stays, a, b) for a, b in zip((total, lost), shifted, strict=True)), shift
 
 
 def _summary(work, x, axis, keep=None, shifted=False):
     """Row maxima; the sum of ``exp(x_j - max)`` but for one maximum; the sum of what ``keep`` takes."""
     m = _finite_max(x, axis)
     if shifted:
-        (leading, others), shift = _sums(work, x, axis, keep, m), m
+        (total, lost), shift = _sums(work, x, axis, keep, m), m
     else:
-        leading, others, shift = _sums_in_range(work, x, axis, keep)
+        (total, lost), shift = _sums_in_range(work, x, axis, keep)
     largest = np.exp(m - shift)
-    top = _split(largest, np.empty_like(m)) if x.dtype == DOUBLE else largest
-    rest = ((leading - top) + (others - (largest - top))) / largest
+    rest = ((total - largest) + lost) / largest
     dominated = rest < DOMINATED * x.shape[axis]
     if dominated.any():
         _replace_dominated(work, x, m, rest, dominated, axis)
-    return m, rest, leading + others
+    return m, rest, total
 
 
 def _replace_dominated(work, x, m, rest, dominated, axis):
     """The rest of rows where one maximum would swallow it, as the sum of the others alone."""
     rows = np.nonzero(dominated.squeeze(axis))
-    step = max(1, BLOCK // (8 * x.shape[axis]))
+    step = max(1, BLOCK // (8 * min(x.shape[axis], work.piece)))
     for start in range(0, len(rows[0]), step):
-        part = tuple(k[start : start + step] for k in rows)
-        block = (x[part] if axis else x[(slice(None), *part)]).astype(np.float64)
-        largest = np.expand_dims(m.squeeze(axis)[part], axis)
-        rest.squeeze(axis)[part] = _sum_of_others(work, block, largest, axis).squeeze(axis)
+        some = tuple(k[start : start + step] for k in rows)
+        largest = np.expand_dims(m.squeeze(axis)[some], axis)
+        total, ties = None, 0
+        for part in _pieces(work, x, axis):
+            piece = x[part]
+            piece = piece[some] if axis else piece[(slice(None), *some)]
+            terms, maxima = _others(work, piece.astype(np.float64), largest, axis)
+            total, ties = _with(total, terms), ties + maxima
+        others = (total[0] + total[1]) / _exp(work, largest, largest - LIFT, np.empty_like(largest))
+        rest.squeeze(axis)[some] = (others + (ties - 1)).squeeze(axis)
 
 
-def _sum_of_others(work, x, m, axis):
+def _others(work, x, m, axis):
+    """The sum of ``exp(x - m + LIFT)`` over the entries below the maximum, and how many are at it."""
     e = _exp(work, x, m - LIFT, np.empty_like(x))
     np.copyto(e, 0.0, where=x == m)
-    _, k = np.frexp(np.maximum.reduce(e, axis=axis, keepdims=True))
-    scale = np.ldexp(1.0, -np.maximum(k, -1000))  # brings them into the range of `_split`
-    e *= scale
-    top = _split(e, np.empty_like(e))
-    total = _sum(work, top, axis) + _sum(work, e - top, axis)
-    return total / scale / _exp(work, m, m - LIFT, np.empty_like(m))
+    return _exact(work, e, axis), np.count_nonzero(x == m, axis=axis, keepdims=True)
 
 
 class _Target:
     """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
 
-    def __init__(self, labels, shape, axis, weight, smoothing):
+    def __init__(self, work, labels, shape, axis, weight, smoothing):
         n = shape[axis]
         label = np.maximum(labels, 0)
         self.axis, self.smoothing, self.ignored = axis, smoothing, labels < 0
@@ -340,17 +424,37 @@ class _Target:
         weight = np.ones(n) if weight is None else weight.astype(np.float64)
         everywhere = smoothing / n * weight
         self.at_label, self.everywhere_at_label = (1 - smoothing) * weight[label], everywhere[label]
-        self.total = everywhere.sum()
         self.everywhere = everywhere.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        self.total = _sum(work, _copy(self.everywhere), self.everywhere, axis) if smoothing else 0.0
 
 
-def _losses(x, m, rest, target):
-    # -log y_j = (max - x_j) + log(1 + rest)
+def _losses(work, x, m, rest, target):
     log_sum = np.log1p(rest)
-    loss = target.at_label * ((m - x[target.at]) + log_sum)
+    loss = _term(target.at_label, m, x[target.at], log_sum)
     if target.smoothing:
-        loss += np.sum(target.everywhere * ((m - x) + log_sum), axis=target.axis, keepdims=True)
+        halves = _sum(work, _halves_of_gaps(x, m, target.everywhere), x, target.axis)
+        loss += 2 * halves + target.total * log_sum
     return np.where(target.ignored, 0.0, loss)
+
+
+def _term(weight, m, x, log_sum):
+    """``weight * -log y``; 0 of a weight of 0, and finite where only the difference of logits is not."""
+    # -log y_j = (max - x_j) + log(1 + rest)
+    nll = (m - x) + log_sum
+    term = np.where(np.isinf(nll), 2 * (weight * (0.5 * m - 0.5 * x)), weight * nll)
+    return np.where(weight == 0, 0 * log_sum, term)  # NaN of a row that holds one
+
+
+def _halves_of_gaps(x, m, everywhere):
+    """``everywhere * (max - x) / 2``, whose difference does not overflow."""
+
+    def fill(part, terms):
+        np.multiply(x[part], -0.5, out=terms, dtype=DOUBLE)
+        terms += 0.5 * m
+        terms *= everywhere[part]
+        np.copyto(terms, 0.0, where=everywhere[part] == 0)
+
+    return fill
 
 
 def _gradients_at_label(x, m, rest, target):
@@ -358,6 +462,16 @@ def _gradients_at_label(x, m, rest, target):
     y = np.exp(d) / (1 + rest)
     one_minus = np.where(d == 0, rest / (1 + rest), 1 - y)
     return target.total * y - target.everywhere_at_label - target.at_label * one_minus
+
+
+def _in_range(g, axis):
+    """``g`` with rows of which differences would overflow made smaller, and by what, if there are any."""
+    least, most = (f.reduce(g, axis=axis, keepdims=True, initial=0) for f in (np.minimum, np.maximum))
+    inside = np.isfinite(4 * (most - least))
+    if inside.all():
+        return g, None
+    scale = np.where(inside, g.dtype.type(1), g.dtype.type(0.125))
+    return g * scale, scale
 
 
 def _centre(y, g, axis):

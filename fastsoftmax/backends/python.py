@@ -162,10 +162,12 @@ def _logsumexp_row(row):
 def _vjp_row(y, g):
     # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
     # of a saturated row, and makes a constant cotangent give exactly 0.
+    scale = 1.0 if math.isfinite(4 * (max(0.0, *g) - min(0.0, *g))) else 0.125  # or differences overflow
+    g = [scale * a for a in g]
     c = _centre(y, g)
     h = [a - c for a in g]
     dot = _sum([a * b for a, b in zip(h, y, strict=True)])
-    return [b * (a - dot) for a, b in zip(h, y, strict=True)]
+    return [b * (a - dot) / scale for a, b in zip(h, y, strict=True)]
 
 
 def _centre(y, g):
@@ -178,8 +180,10 @@ def _sum(terms):
     """Correctly rounded; of infinities and NaN, what IEEE arithmetic gives."""
     try:
         return math.fsum(terms)
-    except (OverflowError, ValueError):  # a partial sum overflows, or infinities cancel
-        return sum(terms)
+    except OverflowError:  # of a partial sum
+        return math.fsum(2.0**-64 * a for a in terms) * 2.0**64
+    except ValueError:  # infinities cancel
+        return NAN
 
 
 def _exp(a):
@@ -209,11 +213,19 @@ def _cross_entropy_row(row, label, weight, smoothing):
     k, rest = _largest_and_rest(row)
     if k is None:
         return NAN
-    # -log y_j = (max - x_j) + log(1 + rest)
-    nll = [(row[k] - a) + math.log1p(rest) for a in row]
+    log_sum = math.log1p(rest)
     at_label, everywhere = _targets(len(row), label, weight, smoothing)
-    loss = at_label * nll[label]
-    return loss + _sum([w * a for w, a in zip(everywhere, nll, strict=True)]) if smoothing else loss
+    loss = _term(at_label, row[k], row[label], log_sum)
+    return loss + _sum([_term(w, row[k], a, log_sum) for w, a in zip(everywhere, row, strict=True)])
+
+
+def _term(weight, m, a, log_sum):
+    """``weight * -log y``; 0 of a weight of 0, and finite where only the difference of logits is not."""
+    if weight == 0:
+        return 0.0
+    # -log y_j = (max - x_j) + log(1 + rest)
+    nll = (m - a) + log_sum
+    return weight * nll if nll < INF else 2 * (weight * (m / 2 - a / 2))
 
 
 def _cross_entropy_grad_row(row, label, weight, smoothing):

@@ -8,7 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 
+from fastsoftmax._cuda import recipes
 from fastsoftmax._cuda.launcher import launch, run_on_host
+from fastsoftmax._cuda.plan import Plan
 from fastsoftmax._cuda.recipes import cross_entropy_recipe, jacobian_recipe, rows_recipe
 from tests import inputs
 from tests.cuda import exact
@@ -125,6 +127,65 @@ def check_cross_entropy(driver, x, storage, weighted, smoothing, gradient):
     exact.assert_within(loss.astype(np.longdouble), *desired_loss)
     if gradient:
         exact.assert_within(exact.from_stored(out, storage), *desired_dx)
+
+
+# Row, label, smoothing, weight and loss, as in tests/test_cross_entropy.py; TOP is the largest float32.
+TOP = float(np.finfo(np.float32).max)
+EDGES = {
+    "smoothing over a masked logit": ([-np.inf, 0, 1], 1, 0.1, [1, 1, 1], np.inf),
+    "a masked logit of no weight": ([-np.inf, 0, 1], 1, 0.1, [0, 1, 1], 1.23615296460095),
+    "a masked label of no weight": ([-np.inf, 0, 1], 0, 0.0, [0, 1, 1], 0.0),
+    "ends of the range": ([TOP, -TOP, 0], 1, 0.125, [1, 0.25, 1], TOP * (0.4375 + 0.125)),
+    "NaN elsewhere": ([np.nan, 0, 1], 1, 0.1, [0, 1, 1], np.nan),
+}
+
+
+@pytest.mark.parametrize("case", EDGES)
+@pytest.mark.parametrize(
+    ("regime", "place"), [("8 lanes", 0), ("block", 0), ("columns split", 10), ("split", 63)]
+)
+def test_edges_of_cross_entropy(regime, place, case, use_regime, driver):
+    """At the start of a row, or across a segment's border after entries that take no part."""
+    use_regime(regime)
+    row, label, smoothing, weight, expected = EDGES[case]
+    n = place + 3
+    smoothing *= n / 3 if smoothing == 0.1 else 1  # as large a share for each class
+    columns = regime.startswith("columns")
+    x = np.full((1, n, 2 if columns else 1), -np.inf, np.float32)
+    x[:, place:] = np.array(row)[:, None]
+    weight = np.array([0.0] * place + weight, np.float32)
+    labels, loss = np.full((1, x.shape[2]), place + label), np.full((1, x.shape[2]), np.nan, np.float32)
+    out = np.full_like(x, np.nan)
+    run_on_host(
+        driver,
+        partial(cross_entropy_recipe, "float32", x.shape, smoothing > 0, True, True),
+        {"x": x, "labels": labels, "weight": weight},
+        {"loss": loss, "out": out},
+        {"smoothing": smoothing, "ignored": -1, "factor": 1.0},
+    )
+    if smoothing and case.startswith("a masked"):
+        expected += (0.1 - smoothing) * np.log1p(np.e)
+    if case == "ends of the range":
+        expected = TOP * (0.875 * 0.25 * 2 + 0.125 / n * (0.25 * 2 + 1))
+    np.testing.assert_allclose(loss, np.full_like(loss, expected), rtol=1e-6)
+    assert np.isnan(out).all() if np.isnan(expected) else np.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("storage", "value"), [("float32", -3.481), ("float64", -0.644)])
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("tile", [0, 2])
+def test_sums_whose_roundings_have_one_sign(tile, split, storage, value, monkeypatch, driver):
+    """The partial sums of 128 threads, added one by one, come to 16 ULP with these logits."""
+    plan = Plan(storage, 128, 1, 8 if split else 16, tile=tile, split=split, vector=False)
+    monkeypatch.setattr(recipes, "plan", lambda *args, **options: plan)
+    x = exact.to_stored(np.full((1, 2048, tile or 1), value), storage)
+    x[:, 1000] = 0.0
+    for op in FORWARD:
+        recipe = partial(rows_recipe.__wrapped__, op, storage, x.shape)
+        out = poisoned((1, x.shape[2]) if op == "logsumexp" else x.shape, storage)
+        run_on_host(driver, recipe, {"x": x}, {"out": out})
+        desired = exact.forward(op, exact.from_stored(x, storage), storage)
+        exact.assert_within(exact.from_stored(out, storage), *desired)
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -127,7 +127,14 @@ def test_against_numpy_arrays(op, axis, ops, library):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(
-    "options", [{}, {"ignore_index": 2}, {"label_smoothing": 0.2}, {"weight": [1.0, 2.0, 0.5]}]
+    "options",
+    [
+        {},
+        {"ignore_index": 2},
+        {"ignore_index": 10**30},
+        {"label_smoothing": 0.2},
+        {"weight": [1.0, 2.0, 0.5]},
+    ],
 )
 def test_cross_entropy_options(reduction, options, ops, library):
     x, labels = inputs.rng(1).normal(size=(6, 3)), np.array([0, 1, 2, 2, 1, 0])
@@ -154,6 +161,32 @@ def test_out_is_returned_and_may_be_the_input(ops, library):
     a = library.array(x)
     assert ops.softmax(a, out=a) is a
     np.testing.assert_allclose(a.values, fs.softmax(x, backend="numpy"), rtol=1e-13)
+
+
+def test_out_holds_what_is_read_beside_the_input(ops, library):
+    """Labels, weight and mask are read to the end, of one row a weight that is ``out`` itself."""
+    x, labels = inputs.rng(4).normal(size=(6, 4)), np.array([0, 3, 2, 1, 1, 0])
+    out = library.array(np.zeros((6, 4)))
+    within = DeviceArray(library, out.values.view(np.int64).reshape(-1)[2:8])
+    within.values[...] = labels
+    _, dx = ops.cross_entropy_with_grad(library.array(x), within, out=out)
+    assert dx is out
+    _, expected = fs.cross_entropy_with_grad(x, labels, backend="numpy")
+    np.testing.assert_allclose(out.values, expected, rtol=1e-12, atol=1e-15)
+
+    out = library.array(np.array([0.5, 2.0, 1.5, 1.0]))
+    weight = out.values.copy()
+    given = DeviceArray(library, out.values)
+    ops.cross_entropy_with_grad(library.array(x[0]), library.array(np.array(3)), weight=given, out=out)
+    _, expected = fs.cross_entropy_with_grad(x[0], 3, weight=weight, backend="numpy")
+    np.testing.assert_allclose(out.values, expected, rtol=1e-12, atol=1e-15)
+
+    where = inputs.rng(3).random((6, 4)) < 0.5
+    out = library.array(np.zeros((6, 4)))
+    within = DeviceArray(library, out.values.view(bool).reshape(-1)[8:32].reshape(6, 4))
+    within.values[...] = where
+    ops.softmax(library.array(x), where=within, out=out)
+    np.testing.assert_allclose(out.values, fs.softmax(x, where=where, backend="numpy"), rtol=1e-12)
 
 
 def test_out_with_other_strides(ops, library):
@@ -209,6 +242,13 @@ BAD_CALLS = {
     ),
     "unknown reduction 'max'; expected one of 'mean', 'sum', 'none'": lambda ops, a: ops.cross_entropy(
         a(X), a(LABELS), reduction="max"
+    ),
+    "ignore_index must be an int or None; got [0, 2]": lambda ops, a: ops.cross_entropy(
+        a(X), a(LABELS), ignore_index=[0, 2]
+    ),
+    "keepdims must be True or False; got 'no'": lambda ops, a: ops.logsumexp(a(X), keepdims="no"),
+    "unknown layout 'blocks'; expected one of 'batched', ": lambda ops, a: ops.softmax_jacobian(
+        a(X), layout="blocks"
     ),
     "label_smoothing must be between 0 and 1; got 1.5": lambda ops, a: ops.cross_entropy_with_grad(
         a(X), a(LABELS), label_smoothing=1.5

@@ -9,15 +9,16 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax._cuda.arithmetic import make_exp, make_pair
+from fastsoftmax._cuda.arithmetic import make_exp, make_pair, make_sums
 from fastsoftmax._cuda.held import make_held
-from fastsoftmax._cuda.kernels.forward import make_statistics
+from fastsoftmax._cuda.kernels.forward import make_exps, make_statistics
 from fastsoftmax._cuda.teams import make_team
 
-# A segment's statistics as in `forward`, then its sums of everywhere * (anchor - x) and of everywhere, and
-# the label's logit where the segment has it. The anchor is its maximum, or 0 where that is infinite.
-PARTIAL = 6
-REDUCTIONS = 6
+# A segment's statistics as in `forward`, then its sums of everywhere * (anchor - x) / 2 (a difference of
+# logits may overflow) and of everywhere, as pairs, and the label's logit where the segment has it. The anchor
+# is its maximum, or 0 where that is infinite.
+PARTIAL = 9
+REDUCTIONS = 9
 
 _Target = namedtuple("_Target", "logit spread loss gradient")
 
@@ -27,11 +28,12 @@ def whole(t, plan, smooth, weighted, gradient, mean):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=gradient)
-    target = _make_target(t, plan, team, of_row, statistics.rest, smooth, weighted, gradient, mean)
+    target = _make_target(t, plan, team, of_row, statistics.guarded, smooth, weighted, gradient, mean)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
     locate, read, largest, sums = team.locate, of_row.read, statistics.largest, statistics.sums
-    team_max, team_sum, infinity, zero = team.max, team.sum, t.number(np.inf), t.number(0)
+    team_max, rest, infinity, zero = team.max, statistics.rest, t.number(np.inf), t.number(0)
     logit, spread_of, write_loss, write_gradient = target.logit, target.spread, target.loss, target.gradient
+    rounded = make_sums(t, plan).rounded
 
     def cross_entropy_whole(x, labels, weight, smoothing, ignored, factor, scale, loss, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -42,12 +44,11 @@ def whole(t, plan, smooth, weighted, gradient, mean):
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
         anchor = row_max if abs(row_max) < infinity else zero
-        spread, share = spread_of(held, weight, smoothing, anchor, start, end, n)
-        if smooth:
-            spread, share = team_sum(spread, scratch, 3), team_sum(share, scratch, 4)
-        below, ties = sums(held, row_max)
-        below, ties = team_sum(below, scratch, 1), team_sum(ties, scratch, 2)
-        state = (row_max, below, ties, spread, share, at_label)
+        spreads = spread_of(held, weight, smoothing, anchor, start, end, n, scratch)
+        spread, share = rounded(spreads[0], spreads[1]), rounded(spreads[2], spreads[3])
+        high, low, ties = sums(held, row_max, scratch)
+        high, low = rest(high, low, ties, zero)
+        state = (row_max, high, low, spread, share, at_label)
         write_loss(loss, state, label, weight, smoothing, ignored, row, start, end, n)
         if gradient:
             write_gradient(
@@ -62,7 +63,7 @@ def partial(t, plan, smooth, weighted):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=False)
-    target = _make_target(t, plan, team, of_row, statistics.rest, smooth, weighted, False, False)
+    target = _make_target(t, plan, team, of_row, statistics.guarded, smooth, weighted, False, False)
     cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
     lane, locate, read, largest, sums = (
         team.lane,
@@ -71,7 +72,7 @@ def partial(t, plan, smooth, weighted):
         statistics.largest,
         statistics.sums,
     )
-    team_max, team_sum, infinity, zero = team.max, team.sum, t.number(np.inf), t.number(0)
+    team_max, infinity, zero = team.max, t.number(np.inf), t.number(0)
     logit, spread_of = target.logit, target.spread
 
     def cross_entropy_partial(x, labels, weight, smoothing, partials, m, n, inner):
@@ -81,19 +82,19 @@ def partial(t, plan, smooth, weighted):
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
         anchor = row_max if abs(row_max) < infinity else zero
-        spread, share = spread_of(held, weight, smoothing, anchor, start, end, n)
-        if smooth:
-            spread, share = team_sum(spread, scratch, 3), team_sum(share, scratch, 4)
-        below, ties = sums(held, row_max)
-        below, ties = team_sum(below, scratch, 1), team_sum(ties, scratch, 2)
+        spreads = spread_of(held, weight, smoothing, anchor, start, end, n, scratch)
+        high, low, ties = sums(held, row_max, scratch)
         if lane() == 0 and start < end:
             i = PARTIAL * (row * ((n + segment - 1) // segment) + start // segment)
             partials[i] = row_max
-            partials[i + 1] = below
-            partials[i + 2] = ties
-            partials[i + 3] = spread
-            partials[i + 4] = share
-            partials[i + 5] = logit(x, labels[row], base, start, end, inner)
+            partials[i + 1] = high
+            partials[i + 2] = low
+            partials[i + 3] = ties
+            partials[i + 4] = spreads[0]
+            partials[i + 5] = spreads[1]
+            partials[i + 6] = spreads[2]
+            partials[i + 7] = spreads[3]
+            partials[i + 8] = logit(x, labels[row], base, start, end, inner)
 
     return cross_entropy_partial
 
@@ -103,9 +104,9 @@ def combined(t, plan, smooth, weighted, gradient, mean):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=gradient, partial=PARTIAL)
-    target = _make_target(t, plan, team, of_row, statistics.rest, smooth, weighted, gradient, mean)
+    target = _make_target(t, plan, team, of_row, statistics.guarded, smooth, weighted, gradient, mean)
     cuda, number, size, scratch_size = t.cuda, t.number, of_row.size, team.scratch
-    locate, read, sums, combine = team.locate, of_row.read, statistics.sums, statistics.combine
+    locate, read, combine, exps = team.locate, of_row.read, statistics.combine, make_exps(t, plan, of_row)
     combine_spread = _make_combine_spread(t, plan, team, smooth)
     write_loss, write_gradient, segment = target.loss, target.gradient, plan.segment
 
@@ -117,17 +118,17 @@ def combined(t, plan, smooth, weighted, gradient, mean):
         row, base, start, end = locate(m, n, inner)
         valid = start < end
         label = labels[row] if valid else ignored
-        row_max, below, ties = combine(partials, row, valid, n, scratch)
+        row_max, high, low = combine(partials, row, valid, n, scratch)
         spread, share = combine_spread(partials, row, row_max, valid, n, scratch)
         at_label = row_max
         if valid and label >= 0 and label < n:
             segments = (n + segment - 1) // segment
-            at_label = partials[PARTIAL * (row * segments + label // segment) + 5]
-        state = (row_max, below, ties, spread, share, at_label)
+            at_label = partials[PARTIAL * (row * segments + label // segment) + 8]
+        state = (row_max, high, low, spread, share, at_label)
         write_loss(loss, state, label, weight, smoothing, ignored, row, start, end, n)
         if gradient:
             read(x, base, start, end, inner, held, 0)
-            sums(held, row_max)
+            exps(held, row_max)
             write_gradient(
                 out, held, state, label, weight, smoothing, ignored, factor, scale, base, start, end, n, inner
             )
@@ -135,14 +136,14 @@ def combined(t, plan, smooth, weighted, gradient, mean):
     return cross_entropy_combined
 
 
-def _make_target(t, plan, team, of_row, rest, smooth, weighted, gradient, mean):
+def _make_target(t, plan, team, of_row, guarded, smooth, weighted, gradient, mean):
     everywhere = _make_everywhere(t, weighted)
     logit = _make_logit(t)
-    spread = _make_spread(t, of_row, everywhere) if smooth else _make_no_spread(t)
-    loss = _make_loss(t, team, rest, smooth, weighted)
+    spread = _make_spread(t, plan, team, of_row, everywhere) if smooth else _make_no_spread(t)
+    loss = _make_loss(t, plan, team, guarded, smooth, weighted)
     if not gradient:
         return _Target(logit, spread, loss, None)
-    write = _make_gradient(t, plan, team, of_row, rest, everywhere, smooth, weighted, mean)
+    write = _make_gradient(t, plan, team, of_row, guarded, everywhere, smooth, weighted, mean)
     return _Target(logit, spread, loss, write)
 
 
@@ -171,14 +172,14 @@ def _make_no_spread(t):
     zero = t.number(0)
 
     @t.device
-    def no_spread(held, weight, smoothing, anchor, start, end, n):
-        return zero, zero
+    def no_spread(held, weight, smoothing, anchor, start, end, n, scratch):
+        return zero, zero, zero, zero
 
     return no_spread
 
 
-def _make_spread(t, of_row, everywhere):
-    zero = t.number(0)
+def _make_spread(t, plan, team, of_row, everywhere):
+    zero, half, plus, team_total = t.number(0), t.number(0.5), make_sums(t, plan).plus, team.total
     vectors, width, pitch, at, position = (
         of_row.vectors,
         of_row.width,
@@ -188,66 +189,82 @@ def _make_spread(t, of_row, everywhere):
     )
 
     @t.device
-    def spread_of(held, weight, smoothing, anchor, start, end, n):
-        spread, share = zero, zero
+    def spread_of(held, weight, smoothing, anchor, start, end, n, scratch):
+        spread, spread_low, share, share_low = zero, zero, zero, zero
         for v in range(vectors):
             c = position(v, start)
             if c < end:
                 for q in range(width):
                     w = everywhere(weight, smoothing, c + q, n)
-                    spread += w * (anchor - held[at(v) + q * pitch])
-                    share += w
-        return spread, share
+                    if w != zero:
+                        gap = half * anchor - half * held[at(v) + q * pitch]
+                        spread, spread_low = plus(spread, spread_low, w * gap)
+                        share, share_low = plus(share, share_low, w)
+        spread, spread_low = team_total(spread, spread_low, scratch, 5)
+        share, share_low = team_total(share, share_low, scratch, 7)
+        return spread, spread_low, share, share_low
 
     return spread_of
 
 
 def _make_combine_spread(t, plan, team, smooth):
-    threads, segment, lane, team_sum = plan.threads, plan.segment, team.lane, team.sum
-    infinity, zero = t.number(np.inf), t.number(0)
+    threads, segment, lane, team_total = plan.threads, plan.segment, team.lane, team.total
+    infinity, zero, half, sums = t.number(np.inf), t.number(0), t.number(0.5), make_sums(t, plan)
+    plus, rounded = sums.plus, sums.rounded
 
     @t.device
     def combine_spread(partials, row, row_max, valid, n, scratch):
-        spread, share = zero, zero
+        spread, spread_low, share, share_low = zero, zero, zero, zero
         if smooth:
             segments = (n + segment - 1) // segment if valid else 0
             for i in range(lane(), segments, threads):
                 k = PARTIAL * (row * segments + i)
                 anchor = partials[k] if abs(partials[k]) < infinity else zero
-                spread += partials[k + 3] + partials[k + 4] * (row_max - anchor)
-                share += partials[k + 4]
-            spread, share = team_sum(spread, scratch, 3), team_sum(share, scratch, 4)
-        return spread, share
+                spread, spread_low = plus(spread, spread_low + partials[k + 5], partials[k + 4])
+                if partials[k + 6] != zero:
+                    gap = half * row_max - half * anchor
+                    spread, spread_low = plus(spread, spread_low, partials[k + 6] * gap)
+                share, share_low = plus(share, share_low + partials[k + 7], partials[k + 6])
+            spread, spread_low = team_total(spread, spread_low, scratch, 5)
+            share, share_low = team_total(share, share_low, scratch, 7)
+        return rounded(spread, spread_low), rounded(share, share_low)
 
     return combine_spread
 
 
-def _make_loss(t, team, rest, smooth, weighted):
-    number, lane = t.number, team.lane
-    zero, one, nan = number(0), number(1), number(np.nan)
+def _make_loss(t, plan, team, guarded, smooth, weighted):
+    number, lane, rounded = t.number, team.lane, make_sums(t, plan).rounded
+    zero, one, half, two, nan, infinity = map(number, (0, 1, 0.5, 2, np.nan, np.inf))
+
+    @t.device
+    def term(weight, row_max, x, log_sum):
+        # weight * -log y; 0 of a weight of 0, and finite where only the difference of logits is not.
+        # -log y_j = (max - x_j) + log(1 + rest)
+        nll = (row_max - x) + log_sum
+        value = weight * nll if nll != infinity else two * (weight * (half * row_max - half * x))
+        return value if weight != zero else zero * log_sum
 
     @t.device
     def write_loss(loss, state, label, weight, smoothing, ignored, row, start, end, n):
-        row_max, below, ties, spread, share, at_label = state
+        row_max, high, low, spread, share, at_label = state
         if lane() == 0 and start == 0 and start < end:
             value = zero
             if label != ignored:
                 value = nan
                 if label >= 0 and label < n:
-                    # -log y_j = (max - x_j) + log(1 + rest)
-                    log_sum = number(math.log1p(rest(row_max, below, ties)))
+                    log_sum = number(math.log1p(rounded(guarded(row_max, high), low)))
                     factor = one - number(smoothing) if smooth else one
                     if weighted:
                         factor *= weight[label]
-                    value = factor * ((row_max - at_label) + log_sum)
+                    value = term(factor, row_max, at_label, log_sum)
                     if smooth:
-                        value += spread + share * log_sum
+                        value += two * spread + share * log_sum
             loss[row] = value
 
     return write_loss
 
 
-def _make_gradient(t, plan, team, of_row, rest, everywhere, smooth, weighted, mean):
+def _make_gradient(t, plan, team, of_row, guarded, everywhere, smooth, weighted, mean):
     number, exp_shifted, pair, write = t.number, make_exp(t, plan).exp_shifted, make_pair(t), of_row.write
     reciprocal, multiply, scale_pair = pair.reciprocal, pair.multiply, pair.scale
     zero, one, nan, double = number(0), number(1), number(np.nan), np.float64
@@ -258,16 +275,16 @@ def _make_gradient(t, plan, team, of_row, rest, everywhere, smooth, weighted, me
     def write_gradient(
         out, held, state, label, weight, smoothing, ignored, factor, scale, base, start, end, n, inner
     ):
-        row_max, below, ties, _, share, at_label = state
+        row_max, others, others_low, _, share, at_label = state
         scaled, taken = scale[1] if mean else factor, label != ignored
         weight_at_label = one - number(smoothing) if smooth else one
         inside = label >= 0 and label < n
         if weighted and inside:
             weight_at_label *= weight[label]
-        others = rest(row_max, below, ties) if inside else nan
-        high, low = reciprocal(others)
+        others = guarded(row_max, others) if inside else nan
+        high, low = reciprocal(others, others_low)
         y_label = multiply(exp_shifted(at_label, row_max), high, low)
-        one_minus = multiply(others, high, low) if at_label == row_max else one - y_label
+        one_minus = multiply(others, high, low) + others_low * high if at_label == row_max else one - y_label
         # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
         high, low = scale_pair(high, low, double(weight_at_label + share) * scaled)
         for v in range(vectors):

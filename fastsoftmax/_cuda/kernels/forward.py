@@ -5,19 +5,16 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax._cuda.arithmetic import make_exp, make_pair
+from fastsoftmax._cuda.arithmetic import make_exp, make_pair, make_sums, make_two_sum
 from fastsoftmax._cuda.held import make_held
 from fastsoftmax._cuda.teams import make_team
 
-# A row's statistics: its maximum, the sum of exp over the entries below it, and how often it occurs.
-# A segment's are stored in this order.
-PARTIAL = 3
-REDUCTIONS = 3
+# A segment's statistics: its maximum, the sum of exp over the entries below it as a pair, and how often it
+# occurs. A row's are its maximum and the rest: the sum of exp over all entries but one maximum, as a pair.
+PARTIAL = 4
+REDUCTIONS = 5
 
-# Terms that a thread adds up before they join its sum: of 56 in sequence some came to 3 ULP.
-GROUP = 8
-
-Statistics = namedtuple("Statistics", "largest sums rest combine")
+Statistics = namedtuple("Statistics", "largest sums rest combine guarded")
 
 
 def whole(t, plan, op):
@@ -25,10 +22,12 @@ def whole(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=op == "softmax")
-    finish = _FINISH[op](t, team, of_row, statistics.rest)
+    finish = _FINISH[op](t, plan, team, of_row, statistics.guarded)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
     locate, read, largest, sums = team.locate, of_row.read, statistics.largest, statistics.sums
-    team_max, team_sum = team.max, team.sum
+    team_max, rest = team.max, statistics.rest
+
+    zero = number(0)
 
     def forward_whole(x, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -36,9 +35,9 @@ def whole(t, plan, op):
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
-        below, ties = sums(held, row_max)
-        below, ties = team_sum(below, scratch, 1), team_sum(ties, scratch, 2)
-        finish(out, held, row_max, below, ties, row, base, start, end, inner)
+        high, low, ties = sums(held, row_max, scratch)
+        high, low = rest(high, low, ties, zero)
+        finish(out, held, row_max, high, low, row, base, start, end, inner)
 
     return forward_whole
 
@@ -49,7 +48,7 @@ def partial(t, plan):
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=False)
     cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
-    lane, locate, read, team_max, team_sum = team.lane, team.locate, of_row.read, team.max, team.sum
+    lane, locate, read, team_max = team.lane, team.locate, of_row.read, team.max
     largest, sums = statistics.largest, statistics.sums
 
     def forward_partial(x, partials, m, n, inner):
@@ -58,13 +57,13 @@ def partial(t, plan):
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
-        below, ties = sums(held, row_max)
-        below, ties = team_sum(below, scratch, 1), team_sum(ties, scratch, 2)
+        high, low, ties = sums(held, row_max, scratch)
         if lane() == 0 and start < end:
             i = PARTIAL * (row * ((n + segment - 1) // segment) + start // segment)
             partials[i] = row_max
-            partials[i + 1] = below
-            partials[i + 2] = ties
+            partials[i + 1] = high
+            partials[i + 2] = low
+            partials[i + 3] = ties
 
     return forward_partial
 
@@ -74,29 +73,32 @@ def combined(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=op == "softmax")
-    finish = _FINISH[op](t, team, of_row, statistics.rest)
+    finish = _FINISH[op](t, plan, team, of_row, statistics.guarded)
     cuda, number, size, scratch_size = t.cuda, t.number, of_row.size, team.scratch
-    locate, read, sums, combine = team.locate, of_row.read, statistics.sums, statistics.combine
+    locate, read, combine, exps = team.locate, of_row.read, statistics.combine, make_exps(t, plan, of_row)
+    keep = op == "softmax"
 
     def forward_combined(x, partials, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
         held = cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
-        row_max, below, ties = combine(partials, row, start < end, n, scratch)
-        sums(held, row_max)
-        finish(out, held, row_max, below, ties, row, base, start, end, inner)
+        row_max, high, low = combine(partials, row, start < end, n, scratch)
+        if keep:
+            exps(held, row_max)
+        finish(out, held, row_max, high, low, row, base, start, end, inner)
 
     return forward_combined
 
 
 def make_statistics(t, plan, team, of_row, keep, partial=PARTIAL):
     """What a row's entries add up to; ``sums`` leaves their exp in the slots where ``keep`` says so."""
-    number, larger, exp_shifted = t.number, t.max, make_exp(t, plan).exp_shifted
+    number, larger, fma, exp_shifted = t.number, t.max, t.fma, make_exp(t, plan).exp_shifted
     lowest, infinity, nan, zero, one = map(number, (-np.inf, np.inf, np.nan, 0, 1))
     vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
-    group = max(1, GROUP // width)
-    lane, threads, segment, team_max, team_sum = team.lane, plan.threads, plan.segment, team.max, team.sum
+    plus, _, group = make_sums(t, plan)
+    two_sum, lane, threads, segment = make_two_sum(t), team.lane, plan.threads, plan.segment
+    team_max, team_sum, team_total = team.max, team.sum, team.total
 
     @t.device
     def largest(held):
@@ -107,8 +109,8 @@ def make_statistics(t, plan, team, of_row, keep, partial=PARTIAL):
         return top
 
     @t.device
-    def sums(held, row_max):
-        below, ties, of_group = zero, zero, zero
+    def sums(held, row_max, scratch):
+        high, low, ties, of_group = zero, zero, zero, zero
         for v in range(vectors):
             for q in range(width):
                 slot = at(v) + q * pitch
@@ -120,15 +122,23 @@ def make_statistics(t, plan, team, of_row, keep, partial=PARTIAL):
                     of_group += e
                 if keep:
                     held[slot] = e
-            if v % group == group - 1:
-                below += of_group
-                of_group = zero
-        return below + of_group, ties
+                if (v * width + q) % group == group - 1:
+                    high, low = plus(high, low, of_group)
+                    of_group = zero
+        high, low = plus(high, low, of_group)
+        high, low = team_total(high, low, scratch, 1)
+        return high, low, team_sum(ties, scratch, 3)
 
     @t.device
-    def rest(row_max, below, ties):
-        # The sum of exp over all entries but one maximum; NaN where softmax is.
-        return below + (ties - one) if abs(row_max) < infinity else nan
+    def rest(high, low, ties, ties_low):
+        ties, lost = two_sum(ties, -one)
+        high, error = two_sum(high, ties)
+        return two_sum(high, (low + error) + (ties_low + lost))
+
+    @t.device
+    def guarded(row_max, high):
+        # NaN where softmax is.
+        return high if abs(row_max) < infinity else nan
 
     @t.device
     def combine(partials, row, valid, n, scratch):
@@ -138,28 +148,50 @@ def make_statistics(t, plan, team, of_row, keep, partial=PARTIAL):
         for i in range(lane(), segments, threads):
             top = larger(top, partials[first + i * partial])
         row_max = team_max(top, scratch, 0)
-        below, ties = zero, zero
+        high, low, ties, ties_low = zero, zero, zero, zero
         for i in range(lane(), segments, threads):
             k = first + i * partial
             if partials[k] == row_max:
-                below += partials[k + 1]
-                ties += partials[k + 2]
+                high, low = plus(high, low + partials[k + 2], partials[k + 1])
+                ties, ties_low = plus(ties, ties_low, partials[k + 3])
             else:
-                below += (partials[k + 1] + partials[k + 2]) * exp_shifted(partials[k], row_max)
-        return row_max, team_sum(below, scratch, 1), team_sum(ties, scratch, 2)
+                factor = exp_shifted(partials[k], row_max)
+                s, error = two_sum(partials[k + 1], partials[k + 3])
+                product = s * factor
+                low += fma(s, factor, -product) + (error + partials[k + 2]) * factor
+                high, low = plus(high, low, product)
+        high, low = team_total(high, low, scratch, 1)
+        ties, ties_low = team_total(ties, ties_low, scratch, 3)
+        high, low = rest(high, low, ties, ties_low)
+        return row_max, high, low
 
-    return Statistics(largest, sums, rest, combine)
+    return Statistics(largest, sums, rest, combine, guarded)
 
 
-def _finish_softmax(t, team, of_row, rest):
+def make_exps(t, plan, of_row):
+    """``exps(held, row_max)``: the slots' entries become their exp."""
+    exp_shifted = make_exp(t, plan).exp_shifted
+    vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
+
+    @t.device
+    def exps(held, row_max):
+        for v in range(vectors):
+            for q in range(width):
+                slot = at(v) + q * pitch
+                held[slot] = exp_shifted(held[slot], row_max)
+
+    return exps
+
+
+def _finish_softmax(t, plan, team, of_row, guarded):
     pair, write = make_pair(t), of_row.write
     reciprocal, multiply = pair.reciprocal, pair.multiply
     vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
 
     @t.device
-    def finish(out, held, row_max, below, ties, row, base, start, end, inner):
+    def finish(out, held, row_max, high, low, row, base, start, end, inner):
         # y_i = exp(x_i - max) / (1 + rest)
-        high, low = reciprocal(rest(row_max, below, ties))
+        high, low = reciprocal(guarded(row_max, high), low)
         for v in range(vectors):
             for q in range(width):
                 slot = at(v) + q * pitch
@@ -169,14 +201,14 @@ def _finish_softmax(t, team, of_row, rest):
     return finish
 
 
-def _finish_log_softmax(t, team, of_row, rest):
-    number, write = t.number, of_row.write
+def _finish_log_softmax(t, plan, team, of_row, guarded):
+    number, write, rounded = t.number, of_row.write, make_sums(t, plan).rounded
     vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
 
     @t.device
-    def finish(out, held, row_max, below, ties, row, base, start, end, inner):
+    def finish(out, held, row_max, high, low, row, base, start, end, inner):
         # log y_i = (x_i - max) - log(1 + rest)
-        log_sum = number(math.log1p(rest(row_max, below, ties)))
+        log_sum = number(math.log1p(rounded(guarded(row_max, high), low)))
         for v in range(vectors):
             for q in range(width):
                 slot = at(v) + q * pitch
@@ -186,17 +218,17 @@ def _finish_log_softmax(t, team, of_row, rest):
     return finish
 
 
-def _finish_logsumexp(t, team, of_row, rest):
-    number, store, lane = t.number, t.store, team.lane
+def _finish_logsumexp(t, plan, team, of_row, guarded):
+    number, store, lane, rounded = t.number, t.store, team.lane, make_sums(t, plan).rounded
     infinity = number(np.inf)
 
     @t.device
-    def finish(out, held, row_max, below, ties, row, base, start, end, inner):
+    def finish(out, held, row_max, high, low, row, base, start, end, inner):
         if lane() == 0 and start == 0 and start < end:
             if abs(row_max) < infinity:
-                store(out, row, row_max + number(math.log1p(rest(row_max, below, ties))))
+                store(out, row, row_max + number(math.log1p(rounded(high, low))))
             else:
-                store(out, row, row_max if below == below else below)
+                store(out, row, row_max if high == high else high)
 
     return finish
 

@@ -3,16 +3,12 @@
 VJP: ``dx_i = g_i - exp(logy_i) * sum_j g_j``; JVP: ``t_i - sum_j exp(logy_j) * t_j``.
 """
 
-from collections import namedtuple
-
-from fastsoftmax._cuda.arithmetic import make_exp
+from fastsoftmax._cuda.arithmetic import make_exp, make_sums
 from fastsoftmax._cuda.held import make_held
 from fastsoftmax._cuda.teams import make_team
 
-PARTIAL = 1
-REDUCTIONS = 1
-
-_Steps = namedtuple("_Steps", "total finish")
+PARTIAL = 2
+REDUCTIONS = 2
 
 
 def whole(t, plan, op):
@@ -20,8 +16,8 @@ def whole(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0, arrays=2)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
-    locate, read, second, team_sum = team.locate, of_row.read, of_row.second, team.sum
-    total_of, finish = _STEPS[op](t, plan, of_row)
+    locate, read, second, rounded = team.locate, of_row.read, of_row.second, make_sums(t, plan).rounded
+    total_of, finish = _make_total(t, plan, team, of_row, op), _FINISH[op](t, plan, of_row)
 
     def log_product_whole(logy, g, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -29,7 +25,8 @@ def whole(t, plan, op):
         _, base, start, end = locate(m, n, inner)
         read(logy, base, start, end, inner, held, 0)
         read(g, base, start, end, inner, held, second)
-        finish(out, held, team_sum(total_of(held), scratch, 0), base, start, end, inner)
+        high, low = total_of(held, scratch)
+        finish(out, held, rounded(high, low), base, start, end, inner)
 
     return log_product_whole
 
@@ -39,8 +36,8 @@ def partial(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0, arrays=2)
     cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
-    lane, locate, read, second, team_sum = team.lane, team.locate, of_row.read, of_row.second, team.sum
-    total_of, _ = _STEPS[op](t, plan, of_row)
+    lane, locate, read, second = team.lane, team.locate, of_row.read, of_row.second
+    total_of = _make_total(t, plan, team, of_row, op)
 
     def log_product_partial(logy, g, partials, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -48,9 +45,11 @@ def partial(t, plan, op):
         row, base, start, end = locate(m, n, inner)
         read(logy, base, start, end, inner, held, 0)
         read(g, base, start, end, inner, held, second)
-        total = team_sum(total_of(held), scratch, 0)
+        high, low = total_of(held, scratch)
         if lane() == 0 and start < end:
-            partials[row * ((n + segment - 1) // segment) + start // segment] = total
+            i = PARTIAL * (row * ((n + segment - 1) // segment) + start // segment)
+            partials[i] = high
+            partials[i + 1] = low
 
     return log_product_partial
 
@@ -60,9 +59,9 @@ def combined(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0, arrays=2)
     cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
-    locate, read, second, team_sum = team.locate, of_row.read, of_row.second, team.sum
-    lane, threads, zero = team.lane, plan.threads, t.number(0)
-    _, finish = _STEPS[op](t, plan, of_row)
+    locate, read, second, team_total = team.locate, of_row.read, of_row.second, team.total
+    lane, threads, zero, sums = team.lane, plan.threads, t.number(0), make_sums(t, plan)
+    plus, rounded, finish = sums.plus, sums.rounded, _FINISH[op](t, plan, of_row)
 
     def log_product_combined(logy, g, partials, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -70,28 +69,41 @@ def combined(t, plan, op):
         row, base, start, end = locate(m, n, inner)
         read(logy, base, start, end, inner, held, 0)
         read(g, base, start, end, inner, held, second)
-        total = zero
+        high, low = zero, zero
         segments = (n + segment - 1) // segment if start < end else 0
         for i in range(lane(), segments, threads):
-            total += partials[row * segments + i]
-        finish(out, held, team_sum(total, scratch, 0), base, start, end, inner)
+            k = PARTIAL * (row * segments + i)
+            high, low = plus(high, low + partials[k + 1], partials[k])
+        high, low = team_total(high, low, scratch, 0)
+        finish(out, held, rounded(high, low), base, start, end, inner)
 
     return log_product_combined
 
 
-def _vjp(t, plan, of_row):
-    exp, zero, write = make_exp(t, plan).exp, t.number(0), of_row.write
+def _make_total(t, plan, team, of_row, op):
+    exp, zero, team_total, weighted = make_exp(t, plan).exp, t.number(0), team.total, op == "log_softmax_jvp"
     vectors, width, pitch, at, second = of_row.vectors, of_row.width, of_row.pitch, of_row.at, of_row.second
+    plus, _, group = make_sums(t, plan)
 
     @t.device
-    def total_of(held):
-        total = zero
+    def total_of(held, scratch):
+        high, low, of_group = zero, zero, zero
         for v in range(vectors):
-            of_vector = zero
             for q in range(width):
-                of_vector += held[at(v) + q * pitch + second]
-            total += of_vector
-        return total
+                slot = at(v) + q * pitch
+                of_group += exp(held[slot]) * held[slot + second] if weighted else held[slot + second]
+                if (v * width + q) % group == group - 1:
+                    high, low = plus(high, low, of_group)
+                    of_group = zero
+        high, low = plus(high, low, of_group)
+        return team_total(high, low, scratch, 0)
+
+    return total_of
+
+
+def _finish_vjp(t, plan, of_row):
+    exp, write = make_exp(t, plan).exp, of_row.write
+    vectors, width, pitch, at, second = of_row.vectors, of_row.width, of_row.pitch, of_row.at, of_row.second
 
     @t.device
     def finish(out, held, total, base, start, end, inner):
@@ -102,23 +114,12 @@ def _vjp(t, plan, of_row):
                 held[slot] = held[slot + second] - exp(held[slot]) * total
         write(out, base, start, end, inner, held)
 
-    return _Steps(total_of, finish)
+    return finish
 
 
-def _jvp(t, plan, of_row):
-    exp, zero, write = make_exp(t, plan).exp, t.number(0), of_row.write
+def _finish_jvp(t, plan, of_row):
+    write = of_row.write
     vectors, width, pitch, at, second = of_row.vectors, of_row.width, of_row.pitch, of_row.at, of_row.second
-
-    @t.device
-    def total_of(held):
-        total = zero
-        for v in range(vectors):
-            of_vector = zero
-            for q in range(width):
-                slot = at(v) + q * pitch
-                of_vector += exp(held[slot]) * held[slot + second]
-            total += of_vector
-        return total
 
     @t.device
     def finish(out, held, total, base, start, end, inner):
@@ -129,7 +130,7 @@ def _jvp(t, plan, of_row):
                 held[slot] = held[slot + second] - total
         write(out, base, start, end, inner, held)
 
-    return _Steps(total_of, finish)
+    return finish
 
 
-_STEPS = {"log_softmax_vjp": _vjp, "log_softmax_jvp": _jvp}
+_FINISH = {"log_softmax_vjp": _finish_vjp, "log_softmax_jvp": _finish_jvp}

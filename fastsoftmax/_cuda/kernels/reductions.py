@@ -2,22 +2,25 @@
 
 import numpy as np
 
+from fastsoftmax._cuda.arithmetic import make_sums
 from fastsoftmax._cuda.teams import make_team
 
 
 def total_weight(t, plan, weighted):
     """``scale`` becomes the weight of the labels that take part, and its reciprocal (1 where it is 0)."""
-    cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 1)
-    scratch_size, team_sum, double = team.scratch, team.sum, np.float64
+    cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 2)
+    scratch_size, team_total, double, sums = team.scratch, team.total, np.float64, make_sums(t, plan)
+    plus, rounded = sums.plus, sums.rounded
 
     def total_weight_kernel(labels, weight, ignored, scale, m, n):
         scratch = cuda.shared.array(scratch_size, double)
-        total = double(0)
+        high, low = double(0), double(0)
         for i in range(cuda.threadIdx.x, m, threads):
             label = labels[i]
             if label != ignored and label >= 0 and label < n:
-                total += double(weight[label]) if weighted else double(1)
-        total = team_sum(total, scratch, 0)
+                high, low = plus(high, low, double(weight[label]) if weighted else double(1))
+        high, low = team_total(high, low, scratch, 0)
+        total = rounded(high, low)
         if cuda.threadIdx.x == 0:
             scale[0] = total
             scale[1] = double(1) / (total if total != 0 else double(1))
@@ -27,15 +30,18 @@ def total_weight(t, plan, weighted):
 
 def total_loss(t, plan, mean):
     """The sum of ``loss``, or its mean."""
-    cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 1)
-    scratch_size, team_sum, double, store, number = team.scratch, team.sum, np.float64, t.store, t.number
+    cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 2)
+    scratch_size, team_total, double, store, number = team.scratch, team.total, np.float64, t.store, t.number
+    sums = make_sums(t, plan)
+    plus, rounded = sums.plus, sums.rounded
 
     def total_loss_kernel(loss, scale, out, m):
         scratch = cuda.shared.array(scratch_size, double)
-        total = double(0)
+        high, low = double(0), double(0)
         for i in range(cuda.threadIdx.x, m, threads):
-            total += double(loss[i])
-        total = team_sum(total, scratch, 0)
+            high, low = plus(high, low, double(loss[i]))
+        high, low = team_total(high, low, scratch, 0)
+        total = rounded(high, low)
         if cuda.threadIdx.x == 0:
             store(out, 0, number(total / scale[0]) if mean else number(total))
 

@@ -9,25 +9,26 @@ from collections import namedtuple
 
 import numpy as np
 
+from fastsoftmax._cuda.arithmetic import make_sums
 from fastsoftmax._cuda.held import make_held
 from fastsoftmax._cuda.teams import make_team
 
 # A segment's: largest g and -g, number of dominant entries and their g; then its dot product of y with
-# g less the segment's own centre, and its sum of y.
-PARTIAL = 6
-REDUCTIONS = 6
+# g less the segment's own centre, and its sum of y, as pairs.
+PARTIAL = 8
+REDUCTIONS = 8
 
-_Steps = namedtuple("_Steps", "extremes centre dot finish")
+_Steps = namedtuple("_Steps", "extremes centre dot sum finish")
 
 
 def whole(t, plan):
     """Rows that a team holds, read once."""
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0, arrays=2)
-    steps = _make_steps(t, of_row)
+    steps = _make_steps(t, plan, team, of_row)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
     locate, read, second, team_max, team_sum = team.locate, of_row.read, of_row.second, team.max, team.sum
-    extremes, centre_of, dot_and_sum, finish = steps.extremes, steps.centre, steps.dot, steps.finish
+    extremes, centre_of, dot_of, finish = steps.extremes, steps.centre, steps.dot, steps.finish
 
     def vjp_whole(y, g, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -39,8 +40,8 @@ def whole(t, plan):
         upper, lower = team_max(upper, scratch, 0), team_max(lower, scratch, 1)
         dominant, at_dominant = team_sum(dominant, scratch, 2), team_sum(at_dominant, scratch, 3)
         centre = centre_of(upper, lower, dominant, at_dominant)
-        dot, _ = dot_and_sum(held, centre)
-        finish(out, held, centre, team_sum(dot, scratch, 4), base, start, end, inner)
+        dot, low = dot_of(held, centre, scratch)
+        finish(out, held, centre, dot, low, base, start, end, inner)
 
     return vjp_whole
 
@@ -49,11 +50,11 @@ def partial(t, plan):
     """What each segment of longer rows adds up to."""
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0, arrays=2)
-    steps = _make_steps(t, of_row)
+    steps = _make_steps(t, plan, team, of_row)
     cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
     lane, locate, read, second = team.lane, team.locate, of_row.read, of_row.second
     team_max, team_sum = team.max, team.sum
-    extremes, centre_of, dot_and_sum = steps.extremes, steps.centre, steps.dot
+    extremes, centre_of, dot_of, sum_of = steps.extremes, steps.centre, steps.dot, steps.sum
 
     def vjp_partial(y, g, partials, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
@@ -64,8 +65,8 @@ def partial(t, plan):
         upper, lower, dominant, at_dominant = extremes(held, start, end)
         upper, lower = team_max(upper, scratch, 0), team_max(lower, scratch, 1)
         dominant, at_dominant = team_sum(dominant, scratch, 2), team_sum(at_dominant, scratch, 3)
-        dot, total = dot_and_sum(held, centre_of(upper, lower, dominant, at_dominant))
-        dot, total = team_sum(dot, scratch, 4), team_sum(total, scratch, 5)
+        dot, dot_low = dot_of(held, centre_of(upper, lower, dominant, at_dominant), scratch)
+        total, total_low = sum_of(held, scratch)
         if lane() == 0 and start < end:
             i = PARTIAL * (row * ((n + segment - 1) // segment) + start // segment)
             partials[i] = upper
@@ -73,7 +74,9 @@ def partial(t, plan):
             partials[i + 2] = dominant
             partials[i + 3] = at_dominant
             partials[i + 4] = dot
-            partials[i + 5] = total
+            partials[i + 5] = dot_low
+            partials[i + 6] = total
+            partials[i + 7] = total_low
 
     return vjp_partial
 
@@ -82,7 +85,7 @@ def combined(t, plan):
     """Longer rows, from what their segments add up to."""
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0, arrays=2)
-    steps = _make_steps(t, of_row)
+    steps = _make_steps(t, plan, team, of_row)
     combine = _make_combine(t, plan, team, steps.centre)
     cuda, number, size, scratch_size = t.cuda, t.number, of_row.size, team.scratch
     locate, read, second, finish = team.locate, of_row.read, of_row.second, steps.finish
@@ -93,17 +96,18 @@ def combined(t, plan):
         row, base, start, end = locate(m, n, inner)
         read(y, base, start, end, inner, held, 0)
         read(g, base, start, end, inner, held, second)
-        centre, dot = combine(partials, row, start < end, n, scratch)
-        finish(out, held, centre, dot, base, start, end, inner)
+        centre, dot, low = combine(partials, row, start < end, n, scratch)
+        finish(out, held, centre, dot, low, base, start, end, inner)
 
     return vjp_combined
 
 
-def _make_steps(t, of_row):
+def _make_steps(t, plan, team, of_row):
     number, larger = t.number, t.max
     zero, one, half, infinity, lowest = map(number, (0, 1, 0.5, np.inf, -np.inf))
     vectors, width, pitch, at, write = of_row.vectors, of_row.width, of_row.pitch, of_row.at, of_row.write
-    second, position = of_row.second, of_row.position
+    second, position, team_total = of_row.second, of_row.position, team.total
+    plus, rounded, group = make_sums(t, plan)
 
     @t.device
     def extremes(held, start, end):
@@ -127,34 +131,43 @@ def _make_steps(t, of_row):
         return centre if abs(centre) < infinity else zero
 
     @t.device
-    def dot_and_sum(held, centre):
-        dot, total = zero, zero
+    def dot_of(held, centre, scratch):
+        high, low, of_group = zero, zero, zero
         for v in range(vectors):
-            of_vector, sum_of_vector = zero, zero
             for q in range(width):
                 slot = at(v) + q * pitch
-                of_vector += held[slot] * (held[slot + second] - centre)
-                sum_of_vector += held[slot]
-            dot += of_vector
-            total += sum_of_vector
-        return dot, total
+                of_group += held[slot] * (held[slot + second] - centre)
+                if (v * width + q) % group == group - 1:
+                    high, low = plus(high, low, of_group)
+                    of_group = zero
+        high, low = plus(high, low, of_group)
+        return team_total(high, low, scratch, 4)
 
     @t.device
-    def finish(out, held, centre, dot, base, start, end, inner):
+    def sum_of(held, scratch):
+        high, low = zero, zero
+        for v in range(vectors):
+            for q in range(width):
+                high, low = plus(high, low, held[at(v) + q * pitch])
+        return team_total(high, low, scratch, 6)
+
+    @t.device
+    def finish(out, held, centre, dot, low, base, start, end, inner):
         # dx_i = y_i * ((g_i - c) - sum_j (g_j - c) y_j)
+        dot = rounded(dot, low)
         for v in range(vectors):
             for q in range(width):
                 slot = at(v) + q * pitch
                 held[slot] *= (held[slot + second] - centre) - dot
         write(out, base, start, end, inner, held)
 
-    return _Steps(extremes, centre_of, dot_and_sum, finish)
+    return _Steps(extremes, centre_of, dot_of, sum_of, finish)
 
 
 def _make_combine(t, plan, team, centre_of):
     number, larger, threads, segment = t.number, t.max, plan.threads, plan.segment
-    lane, team_max, team_sum = team.lane, team.max, team.sum
-    zero, lowest = number(0), number(-np.inf)
+    lane, team_max, team_sum, team_total = team.lane, team.max, team.sum, team.total
+    zero, lowest, plus, fma = number(0), number(-np.inf), make_sums(t, plan).plus, t.fma
 
     @t.device
     def combine(partials, row, valid, n, scratch):
@@ -169,11 +182,16 @@ def _make_combine(t, plan, team, centre_of):
         upper, lower = team_max(upper, scratch, 0), team_max(lower, scratch, 1)
         dominant, at_dominant = team_sum(dominant, scratch, 2), team_sum(at_dominant, scratch, 3)
         centre = centre_of(upper, lower, dominant, at_dominant)
-        dot = zero
+        high, low = zero, zero
         for i in range(lane(), segments, threads):
             k = first + i * PARTIAL
             own = centre_of(partials[k], partials[k + 1], partials[k + 2], partials[k + 3])
-            dot += partials[k + 4] + (own - centre) * partials[k + 5]
-        return centre, team_sum(dot, scratch, 4)
+            further, total = own - centre, partials[k + 6]
+            product = further * total
+            low += fma(further, total, -product) + further * partials[k + 7]
+            high, low = plus(high, low + partials[k + 5], partials[k + 4])
+            high, low = plus(high, low, product)
+        high, low = team_total(high, low, scratch, 4)
+        return centre, high, low
 
     return combine
