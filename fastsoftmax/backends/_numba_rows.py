@@ -229,13 +229,30 @@ def shift_of(m):
 
 @inlined
 def exp_shifted(v, shift):
-    """``2**POWER * c * exp(v - m)`` to 1 ULP, with a factor ``c`` of the row, from sqrt(1/2) to sqrt(2)."""
+    """``2**POWER * c * exp(v - m)`` to 0.7 ULP, with a factor ``c`` of the row, from 2/3 to 3/2."""
+    f, scale = _exp_parts(v, shift)
+    return (splat(v, 1) + f) * scale
+
+
+@inlined
+def _exp_of_max(m, shift):
+    """The same of the maximum, and what that rounded off."""
+    f, scale = _exp_parts(m, shift)
+    one = splat(m, 1)
+    p = one + f
+    return p * scale, (f - (p - one)) * scale
+
+
+@inlined
+def _exp_parts(v, shift):
+    """The same as ``(1 + f) * scale``."""
     d = larger(shift.lowest, v - shift.base)
-    t = fma(d, constant(v, "LOG2E"), shift.magic)
+    t = fma(d - constant(v, "OFFSET"), constant(v, "LOG2E"), shift.magic)
     k = shift.magic - t
-    r = fma(k, constant(v, "LN2_LO"), fma(k, constant(v, "LN2_HI"), d))
-    p = fma(r * r, polynomial(r, "EXP"), r) + splat(v, 1)
-    return p * low_bits_as_exponent(t)
+    d = fma(k, constant(v, "LN2_HI"), d)
+    low = k * constant(v, "LN2_LO")
+    r = d + low
+    return d + fma(r * r, polynomial(r, "EXP"), low), low_bits_as_exponent(t)
 
 
 Sum = namedtuple("Sum", "start first second far_first far_second")
@@ -328,13 +345,14 @@ def reciprocal(hi, lo):
     return inverse, inverse * (fma(splat(hi, 0) - inverse, hi, one) - inverse * lo)
 
 
-Others = namedtuple("Others", "hi lo left_out top")
-"""Sum of the row's exponentials but those left out, in two parts; how many these are; exp of the maximum."""
+Summary = namedtuple("Summary", "others low inverse correction log_sum")
+"""Of each row: the sum of its exponentials but one maximum's, in two parts; the inverse of the sum of all, in two
+parts; ``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` but for one maximum."""
 
 
 @inlined
-def others(tile, x, out, t, m, keep):
-    """`Others` of each row; with ``keep``, scratch then holds the exponentials.
+def summary(tile, x, out, t, m, keep):
+    """The `Summary` of each row; with ``keep``, scratch then holds the exponentials.
 
     What is left out is the first maximum in each lane: no count that grows with the row.
     """
@@ -353,26 +371,23 @@ def others(tile, x, out, t, m, keep):
         s = handed_over(s)
     hi, lo = folded(t, s)
     left_out = total(t, handed_over(add(no_sum(tile), left_out)))
-    return Others(hi, lo, left_out, exp_shifted(m, shift))
+    return _summary_of(hi, lo, left_out, *_exp_of_max(m, shift))
 
 
 @inlined
-def sums_of_row(s, r):
-    """Of the row in lane ``r``: the sum of all exponentials but one maximum's, and of all."""
-    hi, lo = np.float64(lane(s.hi, r)), np.float64(lane(s.lo, r))
-    left_out, top = np.float64(lane(s.left_out, r)), np.float64(lane(s.top, r))
-    return (hi + lo) + (left_out - 1) * top, (hi + lo) + left_out * top
-
-
-@inlined
-def log_sums(s):
-    """``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` of a row but for one maximum."""
-    zero, one = splat(s.top, 0), splat(s.top, 1)
-    total, error = two_sum(s.hi, (s.left_out - one) * s.top)
-    total, error = two_sum(total, error + s.lo)
-    inverse = one / s.top
-    rest = total * inverse
-    return log1p(rest, (fma(zero - rest, s.top, total) + error) * inverse)
+def _summary_of(hi, lo, left_out, top, top_low):
+    """From the sum of what is not left out, how many are, and the exponential of a maximum."""
+    zero, one = splat(top, 0), splat(top, 1)
+    ties = left_out - one
+    more = ties * top
+    others, error = two_sum(hi, more)
+    others, low = two_sum(others, lo + (error + (fma(ties, top, zero - more) + ties * top_low)))
+    whole, error = two_sum(others, top)
+    inverse, correction = reciprocal(whole, error + (low + top_low))
+    part = one / top
+    rest = others * part
+    lost = (fma(zero - rest, top, others) + (low - rest * top_low)) * part
+    return Summary(others, low, inverse, correction, log1p(rest, lost))
 
 
 @inlined

@@ -38,9 +38,8 @@ class _VectorModel(models.PrimitiveModel):
 # Floats that differ by dtype. LN2_HI ends in so many zeros that k * LN2_HI is exact for every k that
 # exp_shifted meets; the low bits of EXP_MAGIC hold the exponent's bias and POWER, 2**POWER being the
 # factor that keeps its results from becoming subnormal. ABOVE is more than any of them, or 0 where sums
-# need no such number. EXP is the minimax polynomial of (exp(r) - 1 - r) / r**2 on |r| <= 0.3467, to 2**-27.9
-# and 2**-56.2 of exp(r). LOG_LN2_HI to LOG are those of fdlibm's s_log1p.c and its float twin (Sun
-# Microsystems, 1993).
+# need no such number. OFFSET and EXP are those of src_cy/kernels.h, LOG_LN2_HI to LOG those of fdlibm's s_log1p.c
+# and its float twin (Sun Microsystems, 1993).
 _CONSTANTS = {
     types.float32: {
         "LOG2E": 1.4426950408889634,
@@ -52,13 +51,8 @@ _CONSTANTS = {
         "ABOVE": 0.0,
         "EXP_LOWEST": -128.0,
         "NEAR": 256.0,
-        "EXP": (
-            0.001381364301778376,
-            0.008368716575205326,
-            0.041668400168418884,
-            0.1666652113199234,
-            0.4999999403953552,
-        ),
+        "OFFSET": 0.0,
+        "EXP": (1.3821273e-3, 8.368681e-3, 4.1668262e-2, 1.6666521e-1, 4.9999994e-1),
         "LOG_LN2_HI": 6.9313812256e-01,
         "LOG_LN2_LO": 9.0580006145e-06,
         "LOG": (0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693),
@@ -73,17 +67,18 @@ _CONSTANTS = {
         "ABOVE": 2.0**513,
         "EXP_LOWEST": -800.0,
         "NEAR": 2048.0,
+        "OFFSET": 0.05889151782819173,
         "EXP": (
-            2.4998410663488784e-08,
-            2.7630200090730496e-07,
-            2.755759088988101e-06,
-            2.4801493226039816e-05,
-            0.0001984126950231284,
-            0.0013888888943523107,
-            0.008333333333496062,
-            0.04166666666653056,
-            0.1666666666666641,
-            0.5000000000000011,
+            2.6457316079685612e-08,
+            2.759078955918679e-07,
+            2.7554116964701935e-06,
+            2.4801575279892647e-05,
+            1.984127249705058e-04,
+            1.3888888885813047e-03,
+            8.333333332409704e-03,
+            4.166666666668427e-02,
+            1.666666666666776e-01,
+            4.999999999999999e-01,
         ),
         "LOG_LN2_HI": 6.93147180369123816490e-01,
         "LOG_LN2_LO": 1.90821492927058770002e-10,

@@ -19,11 +19,9 @@ from fastsoftmax.backends._numba_rows import (
     folded,
     get,
     handed_over,
-    log_sums,
     look_ahead,
     no_sum,
     no_sum_of_smaller,
-    others,
     put,
     reciprocal,
     row_at,
@@ -34,7 +32,7 @@ from fastsoftmax.backends._numba_rows import (
     shift_of,
     stretch,
     stretches,
-    sums_of_row,
+    summary,
     task,
     total,
     vector,
@@ -102,7 +100,7 @@ def log_softmax(x, out, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
         # log y_j = (x_j - max) - log(1 + rest)
-        log_sum = log_sums(others(tile, x, out, t, m, False))
+        log_sum = summary(tile, x, out, t, m, False).log_sum
         for j in range(t.vectors):
             put(out, t, j, (vector(tile, j) - m) - log_sum)
 
@@ -113,7 +111,7 @@ def logsumexp(x, out, part, parts):
     for k in share(x, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
-        result = m + log_sums(others(tile, x, None, t, m, False))
+        result = m + summary(tile, x, None, t, m, False).log_sum
         if differ(m - m, splat(x, 0)):
             result = where_equal(m - m, splat(x, 0), result, m + _nan_among(tile, t))
         for r in range(rows_in(t)):
@@ -236,7 +234,7 @@ def cross_entropy(x, labels, weight, smoothing, loss, part, parts):
     for k in share(x, part, parts):
         t = task(x, k)
         m = fetch(tile, x, t, splat(x, -np.inf))
-        log_sum_of = log_sums(others(tile, x, None, t, m, False))
+        log_sum_of = summary(tile, x, None, t, m, False).log_sum
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
         for r in range(rows_in(t)):
             row = row_at(x, k, r)
@@ -258,10 +256,13 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
         m = fetch(tile, x, t, splat(x, -np.inf))
         for r in range(rows_in(t)):
             at_labels[r] = tile[_entry(t, x, labels[row_at(x, k, r)], r)]
-        s = others(tile, x, out, t, m, True)
-        log_sum_of = log_sums(s)
+        s = summary(tile, x, out, t, m, True)
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
-        factor = correction = keep = splat(x, 0)
+        exps = factor = keep = splat(x, 0)
+        for r in range(rows_in(t)):
+            exps = with_lane(exps, r, tile[_entry(t, x, labels[row_at(x, k, r)], r)])
+        y_labels = fma(exps, s.inverse, exps * s.correction)
+        others_share = fma(s.others, s.inverse, fma(s.others, s.correction, s.low * s.inverse))
         for r in range(rows_in(t)):
             row = row_at(x, k, r)
             if labels[row] < 0:
@@ -269,27 +270,25 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
                 continue
             at_label = (1 - smoothing) * weight[labels[row]]
             row_max, at = np.float64(lane(m, r)), at_labels[r]
-            log_sum = np.float64(lane(log_sum_of, r))
+            log_sum = np.float64(lane(s.log_sum, r))
             row_loss = _term(at_label, row_max, at, log_sum)
             if smoothing:
                 row_loss += 2 * np.float64(lane(spread, r)) + whole * log_sum
             loss[row] = row_loss
-            rest, sum_e = sums_of_row(s, r)
-            y = tile[_entry(t, x, labels[row], r)] / sum_e
-            one_minus = rest / sum_e if at == row_max else 1 - y
+            y = np.float64(lane(y_labels, r))
+            one_minus = np.float64(lane(others_share, r)) if at == row_max else 1 - y
             # d loss / d x_j = y_j * (at_label + whole) - everywhere_j - (j == label) * at_label
             at_labels[r] = ((whole * y - everywhere[labels[row]]) - at_label * one_minus) * scale
-            f = (at_label + whole) * scale / sum_e
-            factor = with_lane(factor, r, f)
-            correction = with_lane(correction, r, f - np.float64(lane(factor, r)))
+            factor = with_lane(factor, r, (at_label + whole) * scale)
             keep = with_lane(keep, r, 1.0)
         if t.folds:
-            factor, correction = splat(x, lane(factor, 0)), splat(x, lane(correction, 0))
-            keep = splat(x, lane(keep, 0))
+            factor, keep = splat(x, lane(factor, 0)), splat(x, lane(keep, 0))
         zero, scales = splat(x, 0), splat(x, -scale)
+        ratio = factor * s.inverse
+        correction = fma(factor, s.correction, fma(factor, s.inverse, zero - ratio))
         for j in range(t.vectors):
             e = vector(tile, j)
-            y = fma(e, factor, e * correction)
+            y = fma(e, ratio, e * correction)
             put(out, t, j, where_greater(keep, zero, fma(scales, _weights(everywhere, t, j), y), zero))
         for r in range(rows_in(t)):
             o, i = row_at(x, k, r)
