@@ -117,7 +117,8 @@ def test_errors_are_in_u_and_in_ulp(dtype):
     off = errors.Off(np.array([1.5, 1.5, 1.5], errors._wide(dtype)), dtype)
     result = off(np.array([1.5, 1.5 + eps, 1.5], dtype), np.array([0, 0, -eps / 4], dtype))
     np.testing.assert_allclose(result["ULP"], [0, 1, 0.25])
-    np.testing.assert_allclose(result["u"], np.array([0, 2, 0.5]) / 1.5)
+    np.testing.assert_allclose(result["u above"], np.array([0, 2, -0.5]) / 1.5)
+    np.testing.assert_allclose(result["u below"], np.array([0, -2, 0.5]) / 1.5)
 
 
 def test_nan_is_the_largest_error(dtype):

@@ -20,6 +20,7 @@ from tests.exhaustive.candidates import build_all, candidates
 from tests.exhaustive.search import DTYPES, search, workers
 from tests.processes import ROOT
 
+UNITS = ("u below", "u above", "ULP")
 RESULTS = ROOT / "bench" / "results" / "elementary.json"
 
 
@@ -27,7 +28,7 @@ def rows(dtype, found):
     """A dictionary for each function and build."""
     for function, build in dict.fromkeys((key.function, key.build) for key in found.worst):
         row = {"function": function, "dtype": dtype.name, "build": build, "arguments": found.count}
-        for unit in ("u", "ULP"):
+        for unit in UNITS:
             worst = found.worst[errors.Key(function, build, unit)]
             row |= {unit: worst.error, f"{unit} at": [_hex(x) for x in worst.arguments]}
         yield row
@@ -38,10 +39,10 @@ def _hex(x):
 
 
 def print_table(rows):
-    print(f"\n{'':18} {'dtype':8} {'build':10} {'u':>7} at {'':22} {'ULP':>6} at")
+    print(f"\n{'':18} {'dtype':8} {'build':10}" + "".join(f" {unit:7} at {'':22}" for unit in UNITS))
     for r in rows:
-        line = f"{r['function']:18} {r['dtype']:8} {r['build']:10} {r['u']:7.4f} {r['u at'][0]:25} "
-        print(line + f"{r['ULP']:6.4f} {r['ULP at'][0]}")
+        worst = "".join(f" {r[unit]:7.4f} {r[unit + ' at'][0]:25}" for unit in UNITS)
+        print(f"{r['function']:18} {r['dtype']:8} {r['build']:10}{worst}")
 
 
 def write(rows):

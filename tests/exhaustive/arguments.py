@@ -117,12 +117,17 @@ def _powers_of_two(dtype, most):
 
 
 def exp_breakpoints(dtype, limits, steps):
-    """All around where the reduction changes: multiples of ln(2)/2, 0, the ends, powers of two."""
-    most = int((limits.large + limits.vanishes) / LN2) + 1
-    halves = np.arange(-2 * most, 2 * most + 1) * (np.log(np.longdouble(2)) / 2)
+    """All around where the reduction may change: 0, the ends, powers of two, and the ends of the remainder r.
+
+    These are multiples of ln(2), off by ln(2)/2 if r is up to that either way, and by ln(3/2) if it is from
+    ln(3/4) to ln(3/2).
+    """
+    most, ln2 = int((limits.large + limits.vanishes) / LN2) + 1, np.log(np.longdouble(2))
+    multiples = np.arange(-most, most + 1) * ln2
+    ends_of_r = [multiples + end for end in (0, ln2 / 2, np.log(np.longdouble(1.5)))]
     powers = _powers_of_two(dtype, limits.large)
     ends = [-0.0, limits.large, -limits.large, -limits.large - limits.vanishes]
-    x = np.concatenate([halves, powers, -powers, ends]).astype(dtype)
+    x = np.concatenate([*ends_of_r, powers, -powers, ends]).astype(dtype)
     yield from exp_blocks(moved(x, steps), limits)
 
 

@@ -113,7 +113,7 @@ class Compiled:
 
 
 class Numba:
-    """Those of Numba's kernels, which do not take the exp of a maximum in two parts."""
+    """Those of Numba's kernels."""
 
     def __init__(self, dtype):
         from numba import from_dtype
@@ -124,12 +124,17 @@ class Numba:
         constants = _CONSTANTS[from_dtype(dtype)]
         bias = int(-np.log2(constants["POWER_INVERSE"]))
         self.limits = Limits(constants["NEAR"], -constants["EXP_LOWEST"], bias)
-        self._exps, self._log1ps, self._quotients = _numba_loops()
+        self._exps, self._exps_of_max, self._log1ps, self._quotients = _numba_loops()
 
     def exp(self, x, maximum):
         out = np.empty_like(x)
         self._exps(x, maximum, out)
         return out, 0
+
+    def exp_of_max(self, x, maximum):
+        out, lo = np.empty_like(x), np.empty_like(x)
+        self._exps_of_max(x, maximum, out, lo)
+        return out, lo
 
     def log1p(self, s, lo):
         out = np.empty_like(s)
@@ -144,7 +149,7 @@ class Numba:
 
 def _numba_loops():
     from fastsoftmax.backends._numba_jit import jit
-    from fastsoftmax.backends._numba_rows import exp_shifted, log1p, reciprocal, shift_of
+    from fastsoftmax.backends._numba_rows import _exp_of_max, exp_shifted, log1p, reciprocal, shift_of
     from fastsoftmax.backends._numba_vectors import fma, lanes, load, splat, store
 
     @jit
@@ -152,6 +157,14 @@ def _numba_loops():
         shift = shift_of(splat(x, maximum))
         for i in range(0, x.size, lanes(x)):
             store(out, i, exp_shifted(load(x, i), shift))
+
+    @jit
+    def exps_of_max(x, maximum, out, lo):
+        shift = shift_of(splat(x, maximum))
+        for i in range(0, x.size, lanes(x)):
+            hi, low = _exp_of_max(load(x, i), shift)
+            store(out, i, hi)
+            store(lo, i, low)
 
     @jit
     def log1ps(s, lo, out):
@@ -164,4 +177,4 @@ def _numba_loops():
             inverse, lacking = reciprocal(load(hi, i), load(lo, i))
             store(out, i, fma(load(a, i), inverse, load(a, i) * lacking))
 
-    return exps, log1ps, quotients
+    return exps, exps_of_max, log1ps, quotients
