@@ -113,9 +113,13 @@ def of_blocks(family, blocks, candidates):
 
 
 def beyond_bounds(worst):
-    """A line for each error above `tolerances.ELEMENTARY`."""
+    """A line for each error above its bound in `tolerances`."""
     for (function, build, unit), found in worst.items():
         bound = tolerances.ELEMENTARY[function]
         if unit.startswith(bound.unit) and not found.error <= bound.error:
             at = ", ".join(x.hex() for x in found.arguments)
             yield f"{function}, {build}: {found.error:.4f} {unit} at {at}, more than {bound.error}"
+    for build in {key.build for key in worst if key.function == "exp"}:
+        both = sum(worst[Key("exp", build, unit)].error for unit in ("u below", "u above"))
+        if not both <= tolerances.EXP_BELOW_AND_ABOVE_U:
+            yield f"exp, {build}: {both:.4f} u below and above, more than {tolerances.EXP_BELOW_AND_ABOVE_U}"
