@@ -33,7 +33,7 @@ def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=No
     """Softmax along ``axis``: ``y_i = exp(x_i - max x) / sum_j exp(x_j - max x)``.
 
     Stable for any finite input and within 3 ULP of the exact value (Blanchard, Higham & Higham,
-    IMA J. Numer. Anal. 41, 2021, with a compensated shift).
+    IMA J. Numer. Anal. 41, 2021, with a shift that rounds nothing).
 
     Parameters
     ----------

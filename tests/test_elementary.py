@@ -3,6 +3,7 @@
 Here around every breakpoint and at some arguments in between: `make exhaustive` takes every float32.
 """
 
+import ctypes
 import re
 import shutil
 from itertools import chain, pairwise
@@ -26,13 +27,31 @@ def _reference(request):
         pytest.skip("longdouble is no wider than float64, and has no reference for it")
 
 
-def _compiled(level, directory, dtype, sources=SOURCES):
+def _built(level, directory, sources=SOURCES):
     if level not in _isa.levels():
         pytest.skip(f"this CPU is held to {', '.join(_isa.levels())}")
     try:
-        return Compiled(build(level, directory, sources), dtype)
+        return build(level, directory, sources)
     except OSError as error:
         pytest.skip(f"no C compiler: {error}")
+
+
+def _compiled(level, directory, dtype, sources=SOURCES):
+    return Compiled(_built(level, directory, sources), dtype)
+
+
+def _library(level, directory, sources=SOURCES):
+    return ctypes.CDLL(str(_built(level, directory, sources)))
+
+
+def _planted(directory, *changes):
+    """A copy of the sources with changes: a file, what is changed in it, and into what."""
+    sources = shutil.copytree(SOURCES, directory / "src_cy", ignore=shutil.ignore_patterns("*.c"))
+    for file, old, new in changes:
+        text, count = re.subn(old, new, (sources / file).read_text("utf-8"))
+        assert count
+        (sources / file).write_text(text, "utf-8")
+    return sources
 
 
 def _numba(dtype):
@@ -64,7 +83,35 @@ def test_bounds(name, dtype, tmp_path):
     assert not _beyond_bounds(candidate, dtype)
 
 
-# A file of the sources, what is changed in it, and into what.
+def _error_of_a_long_sum(library, dtype):
+    """In u: one high logit over equal ones, whose exponentials are added with roundings of one sign."""
+    suffix, real = f"_f{8 * dtype.itemsize}", ctypes.c_float if dtype == np.float32 else ctypes.c_double
+    sum_of = getattr(library, f"sum_of_exps{suffix}")
+    sum_of.argtypes, sum_of.restype = (ctypes.c_ssize_t, real, ctypes.c_void_p), ctypes.c_double
+    x = np.full(10**6, 0.3, dtype)
+    x[0] = 16.0
+    high, low = (sum_of(1, 16.0, x[at:].ctypes.data) for at in (0, 1))
+    exact = mpmath.mpf(high) + (len(x) - 1) * mpmath.mpf(low)
+    return float(abs(sum_of(len(x), 16.0, x.ctypes.data) / exact - 1) / (np.finfo(dtype).eps / 2))
+
+
+@pytest.mark.parametrize("level", BUILDS[:-1])
+def test_sums_of_long_rows(level, dtype, tmp_path):
+    """To the rounding of the double that the test gets."""
+    assert _error_of_a_long_sum(_library(level, tmp_path), dtype) <= (2 if dtype == np.float64 else 0.01)
+
+
+def test_a_sum_that_saturates_is_noticed(tmp_path):
+    """float32 sums as pairs of floats from a start above any term, never handed over: what they were once."""
+    changes = [
+        ("sums.h", "#if MANTISSA_BITS == 23", "#if 0"),
+        ("kernels.h", "CHUNK = 65536", "CHUNK = 1 << 30"),
+    ]
+    changes += [("kernels.h", "ABOVE 0 ", "ABOVE 0x1p65f ")]
+    library = _library(_isa.levels()[0], tmp_path, _planted(tmp_path, *changes))
+    assert _error_of_a_long_sum(library, np.dtype(np.float32)) > 1
+
+
 MISTAKES = {
     "a coefficient": ("kernels.h", r"1\.6666\d+e-1f", "1.66667e-1f"),
     "ln(2)": ("kernels.h", r"LN2_LOW 1\.4286\d+e-6f", "LN2_LOW 1.4287e-6f"),
@@ -76,11 +123,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_planted_mistakes_are_noticed(mistake, tmp_path):
-    file, old, new = MISTAKES[mistake]
-    sources = shutil.copytree(SOURCES, tmp_path / "src_cy", ignore=shutil.ignore_patterns("*.c"))
-    text, changes = re.subn(old, new, (sources / file).read_text("utf-8"))
-    assert changes
-    (sources / file).write_text(text, "utf-8")
+    sources = _planted(tmp_path, MISTAKES[mistake])
     dtype = np.dtype(np.float32)
     assert _beyond_bounds(_compiled(_isa.levels()[0], tmp_path, dtype, sources), dtype)
 

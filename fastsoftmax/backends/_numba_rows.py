@@ -346,8 +346,8 @@ def reciprocal(hi, lo):
 
 
 Summary = namedtuple("Summary", "others low inverse correction log_sum")
-"""Of each row: the sum of its exponentials but one maximum's, in two parts; the inverse of the sum of all, in two
-parts; ``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` but for one maximum."""
+"""Of each row: the sum of its exponentials but one maximum's, in two parts; the inverse of the sum of all, in
+two parts; ``log1p(rest)``, ``rest`` being the sum of ``exp(x_j - max)`` but for one maximum."""
 
 
 @inlined

@@ -1,4 +1,4 @@
-/* What src_cy/real.h computes of each argument, over arrays of n entries in whole vectors; included for float and for
+/* What src_cy/real.h and sums.h compute of each argument, over arrays of n entries in whole vectors; included for float and for
  * double. */
 
 #define V NAME(vec)
@@ -40,6 +40,16 @@ void NAME(quotients)(ptrdiff_t n, const REAL *a, const REAL *hi, const REAL *lo,
         NAME(Ratio) q = NAME(inverse)((NAME(Pair)){NAME(load)(hi + i), NAME(load)(lo + i)});
         NAME(store)(out + i, NAME(times)(NAME(load)(a + i), q));
     }
+}
+
+/* The sum of the same exps as softmax has it. */
+double NAME(sum_of_exps)(ptrdiff_t n, REAL max, const REAL *x) {
+    const Grid g = {n / LANES, LANES, n % LANES, ROW};
+    NAME(Shift) s = NAME(shift_by)(NAME(splat)(max));
+    NAME(Sum) sum;
+    NAME(exps_row)(x, LANES, NULL, 0, &g, &s, (NAME(Ahead)){NULL, NULL}, &sum, NULL);
+    NAME(Pair) all = NAME(pair_of)(NAME(of_all_lanes)(sum));
+    return (double)all.hi[0] + all.lo[0];
 }
 
 /* The largest power of two that is not `taken` off a row, how far below a maximum entries are told apart, and the
