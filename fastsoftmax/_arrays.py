@@ -30,7 +30,7 @@ def as_floats(**arrays):
 
 def as_float(value, name):
     """An argument as a native ndarray of a float dtype, or ``TypeError`` naming the offender."""
-    a = asarray(value, name)
+    a = value if type(value) is np.ndarray else asarray(value, name)
     if a.dtype in _NATIVE:
         return a
     if a.dtype.kind in _INTEGER_KINDS:

@@ -205,9 +205,14 @@ INLINE V NAME(at)(const REAL *x, ptrdiff_t sx, const ptrdiff_t *label) {
 
 INLINE void NAME(look_up)(NAME(AtLabel) *a, const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const REAL *x,
                           ptrdiff_t sx) {
+    INT high[LANES]; /* the upper half of each label, where its sign is, or all of it */
     NAME(bits) sign;
-    for (int l = 0; l < LANES; l++) a->label[l] = l < count ? labels[l] : -1;
-    for (int l = 0; l < LANES; l++) sign[l] = (INT)(a->label[l] >> 63);
+    if (count >= LANES)
+        memcpy(a->label, labels, sizeof a->label);
+    else
+        for (int l = 0; l < LANES; l++) a->label[l] = l < count ? labels[l] : -1;
+    for (int l = 0; l < LANES; l++) high[l] = (INT)(a->label[l] >> 8 * (sizeof *labels - sizeof *high));
+    memcpy(&sign, high, sizeof sign);
     a->ignored = NAME(is_negative)(sign);
     a->x = NAME(at)(x, sx, a->label);
 #define WEIGHT(l) (a->label[l] < 0 ? 0 : NAME(at_label)(t, a->label[l]))

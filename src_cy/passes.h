@@ -197,13 +197,12 @@ EXPS_PASSES(exps_mixed, MIXED)
 EXPS_PASSES(exps_others, OTHERS)
 EXPS_PASSES(exps_others_mixed, OTHERS | MIXED)
 
-/* The same, large maxima or not; with OTHERS if `maxima` is not NULL. (Known lines: one copy for both, which is as fast
- * there.) */
+/* The same, large maxima or not; with OTHERS if `maxima` is not NULL. */
 INLINE void NAME(exps_of)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, const Grid *g, const NAME(Shift) *s,
                           NAME(Ahead) ahead, NAME(Sum) *sums, NAME(Sum) *maxima, const int known) {
     NAME(mask) large = s[0].large;
     EACH_VECTOR large |= s[w].large;
-    int mixed = known || NAME(any)(large);
+    int mixed = NAME(any)(large);
     if (maxima && mixed)
         ON(g, exps_others_mixed, (x, sx, e, se, g, s, ahead, sums, maxima));
     else if (maxima)
@@ -256,6 +255,14 @@ INLINE void NAME(add_tile)(NAME(Sum) *sum, const V *a, int count, const int wide
         for (int k = 0; k < wide; k++) NAME(add)(&sum[k], i + k + wide < count ? a[i + k] + a[i + k + wide] : a[i + k]);
 }
 
+INLINE void NAME(add_products)(NAME(Sum) *sum, const V *a, const V *b, int count, const int wide) {
+    for (int i = 0; i < count; i += 2 * wide)
+        for (int k = i; k < i + wide; k++) {
+            V product = a[k] * b[k];
+            NAME(add)(&sum[k - i], k + wide < count ? NAME(fma)(a[k + wide], b[k + wide], product) : product);
+        }
+}
+
 /* What a VJP needs to know: lane maxima of y and the cotangent there, the lane extremes of the cotangent, lane sums
  * of their product. */
 typedef struct {
@@ -283,9 +290,8 @@ INLINE void NAME(survey_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdi
             of->y_max = NAME(max)(a[i], of->y_max);                                                        \
             of->most = NAME(max)(b[i], of->most);                                                          \
             of->least = NAME(min)(b[i], of->least);                                                        \
-            a[i] *= b[i];                                                                                  \
         }                                                                                                  \
-        NAME(add_tile)(part + c / LANES, a, COUNT(height), wide);                                          \
+        NAME(add_products)(part + c / LANES, a, b, COUNT(height), wide);                                   \
     }
     SUM_TILES(BODY, GROUP, 0, NOTHING_TO_FLUSH)
 #undef BODY
@@ -311,8 +317,8 @@ INLINE void NAME(dot_loop)(const REAL *y, ptrdiff_t sy, const REAL *ct, ptrdiff_
         LOAD(u, y, sy, height, left, 0);                                                                   \
         LOAD(v, ct, sc, height, left, 0);                                                                  \
         for (int i = 0; i < COUNT(height); i++)                                                            \
-            u[i] *= NAME(fma)(v[i], of[OF(i)].scale, -of[OF(i)].centre);                                   \
-        NAME(add_tile)(part + c / LANES, u, COUNT(height), wide);                                          \
+            v[i] = NAME(fma)(v[i], of[OF(i)].scale, -of[OF(i)].centre);                                    \
+        NAME(add_products)(part + c / LANES, u, v, COUNT(height), wide);                                   \
     }
     SUM_TILES(BODY, GROUP, 0, NOTHING_TO_FLUSH)
 #undef BODY

@@ -63,9 +63,10 @@ typedef struct {
 
 /* From the sum that leaves the maxima out, and their number. */
 INLINE NAME(Summary) NAME(summary)(const NAME(Shift) *s, NAME(Sum) sum, NAME(Sum) maxima) {
-    NAME(Pair) top = NAME(exp_of_max)(s), count = NAME(pair_of)(maxima);
-    NAME(Pair) ties = NAME(plus)(count, (NAME(Pair)){NAME(splat)(-1), NAME(splat)(0)});
-    NAME(Pair) others = NAME(plus)(NAME(pair_of)(sum), NAME(product)(top, NAME(ratio)(ties)));
+    const NAME(Pair) one = {NAME(splat)(1), NAME(splat)(0)}, less_one = {NAME(splat)(-1), NAME(splat)(0)};
+    NAME(Pair) top = NAME(exp_of_max)(s), count = NAME(pair_of)(maxima), others = NAME(pair_of)(sum);
+    if (NAME(any)(NAME(greater)(count.hi, one.hi))) /* seldom; where there are no ties it changes nothing */
+        others = NAME(plus)(others, NAME(product)(top, NAME(ratio)(NAME(plus)(count, less_one))));
     NAME(Ratio) inverse = NAME(inverse)(NAME(plus)(others, top));
     NAME(Pair) rest = NAME(product)(others, NAME(inverse)(top));
     return (NAME(Summary)){NAME(log1p)(rest, top.hi * inverse.hi), others, inverse};
@@ -116,8 +117,8 @@ INLINE NAME(Centre) NAME(centre_of)(const NAME(Extremes) *ends) {
     const V zero = NAME(splat)(0), one = NAME(splat)(1);
     V nearest = NAME(max)(ends->least, NAME(min)(ends->most, zero));
     V centre = NAME(select)(NAME(greater)(ends->y_max, NAME(splat)((REAL)0.5)), ends->at_max, nearest);
-    V spread = 4 * (NAME(max)(ends->most, zero) + NAME(max)(-ends->least, zero));
-    V scale = NAME(select)(NAME(equal)(spread - spread, zero), one, one / 8);
+    NAME(mask) far_apart = NAME(greater)(ends->most - ends->least, NAME(splat)(MAX_REAL / 8));
+    V scale = NAME(select)(far_apart, one / 8, one);
     return (NAME(Centre)){scale, centre * scale};
 }
 
@@ -301,9 +302,11 @@ static void NAME(half_spread)(const REAL *x, ptrdiff_t sx, const Grid *g, const 
 /* at_label * nll of the label, by halves where the difference of the logits overflows: at_label may be small. A factor of
  * 0 makes it 0 whatever the logit. */
 INLINE V NAME(loss_at_label)(V at_label, V max, V x_label, V log1p_rest) {
-    V d = max - x_label, by_halves = 2 * (at_label * (max / 2 - x_label / 2));
-    V loss = NAME(select)(NAME(less)(d, NAME(splat)(INFINITY)), at_label * (d + log1p_rest), by_halves);
-    return NAME(select)(NAME(equal)(at_label, NAME(splat)(0)), at_label * log1p_rest, loss);
+    V d = max - x_label, loss = at_label * (d + log1p_rest);
+    NAME(mask) finite = NAME(less)(d, NAME(splat)(INFINITY)), nothing = NAME(equal)(at_label, NAME(splat)(0));
+    if (NAME(any)((NAME(mask))~finite))
+        loss = NAME(select)(finite, loss, 2 * (at_label * (max / 2 - x_label / 2)));
+    return NAME(select)(nothing, at_label * log1p_rest, loss);
 }
 
 /* The loss; and the gradient into `out` unless that is NULL: d loss / d x_j = y_j * (at_label + total)
