@@ -30,7 +30,7 @@ def as_floats(**arrays):
 
 def as_float(value, name):
     """An argument as a native ndarray of a float dtype, or ``TypeError`` naming the offender."""
-    a = value if type(value) is np.ndarray else asarray(value, name)
+    a = asarray(value, name)
     if a.dtype in _NATIVE:
         return a
     if a.dtype.kind in _INTEGER_KINDS:
@@ -242,7 +242,8 @@ def as_labels(labels, rows, ignore_index=None):
         )
     ignored = labels == ignore_index if ignore_index is not None else None
     _check_range(labels, rows.canonical[1], ignored)
-    labels = np.require(labels, np.intp, "CA")
+    if labels.dtype != np.intp or not (labels.flags.c_contiguous and labels.flags.aligned):
+        labels = np.require(labels, np.intp, "CA")
     if ignored is not None:
         labels = np.where(ignored, -1, labels)
     return labels.reshape(rows.reduced)

@@ -18,6 +18,8 @@ _TRACED = {
 
 def asarray(value, name):
     """``value`` as `np.asarray` has it; pandas' nullable columns as the dtype that they stand for."""
+    if type(value) is np.ndarray:
+        return value
     _refuse_masks(value, name)
     try:
         a = np.asarray(value)

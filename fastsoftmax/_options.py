@@ -20,6 +20,8 @@ def as_int(value, name, expected="an int"):
 
 def as_real(value, name, expected="a number"):
     """A real number, perhaps in an array of no dimensions, as a float."""
+    if type(value) is float:
+        return value
     number = value[()] if isinstance(value, np.ndarray) else value
     if not isinstance(number, Real) or isinstance(number, bool):
         raise TypeError(f"{name} must be {expected}; got {value!r}")

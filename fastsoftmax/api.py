@@ -515,13 +515,12 @@ def cross_entropy_with_grad(
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
     """An op of one array whose result has its shape, ``fill`` where masked out."""
-    x = as_float(x, "x")
-    rows = rows_of(x.shape, axis)
-    masked = x
+    masked = x = as_float(x, "x")
+    rows, beside = rows_of(x.shape, axis), ()
     if where is not None:
         where = as_mask(where, x.shape)
-        masked = np.where(where, x, x.dtype.type(-np.inf))
-    result = rows.result(x.shape, x.dtype, out=out, inputs=(masked,), beside=_arrays_of((where,)))
+        masked, beside = np.where(where, x, x.dtype.type(-np.inf)), (where,)
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(masked,), beside=beside)
     _run(op, backend, rows, (rows.view(masked), result.buffer), num_threads)
     if where is not None:
         np.copyto(result.buffer, fill, where=~rows.view(where))

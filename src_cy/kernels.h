@@ -30,6 +30,9 @@ typedef struct {
  * other than maxima. */
 enum { MIXED = 1, OTHERS = 2 };
 
+/* Whether something is taken off a cotangent, and whether it is made smaller before (rows.h). */
+enum { CENTRED = 1, SCALED = 2 };
+
 /* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
  * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
 typedef struct {

@@ -151,17 +151,13 @@ INLINE void NAME(softmax_vjp_grid)(const REAL *y, ptrdiff_t sy, const REAL *ct, 
     NAME(Extremes) ends[MOST_VECTORS];
     NAME(Sum) sum[MOST_VECTORS];
     NAME(Centre) c[MOST_VECTORS];
-    V zero = NAME(splat)(0), dot[MOST_VECTORS];
-    int centred = 0, scaled = 0;
+    V dot[MOST_VECTORS];
+    int how = 0;
     ON(g, survey_of, (y, sy, ct, sc, g, ahead.out, ends, sum));
-    EACH_VECTOR {
-        c[w] = NAME(centre_of)(&ends[w]);
-        centred |= NAME(any)((NAME(mask))~NAME(equal)(c[w].centre, zero));
-        scaled |= NAME(any)(NAME(less)(c[w].scale, NAME(splat)(1)));
-    }
-    if (centred || scaled) ON(g, dot_of, (y, sy, ct, sc, g, c, sum));
-    EACH_VECTOR dot[w] = NAME(value)(sum[w]);
-    if (scaled)
+    EACH_VECTOR how |= NAME(centre_of)(&ends[w], &c[w]);
+    if (how) ON(g, dot_of, (y, sy, ct, sc, g, c, sum));
+    EACH_VECTOR dot[w] = how & SCALED ? NAME(value)(sum[w]) : NAME(finite)(sum[w]);
+    if (how & SCALED)
         ON(g, vjp_scaled, (y, sy, ct, sc, out, so, g, c, dot, (NAME(Ahead)){ahead.x, NULL}));
     else
         ON(g, vjp_all, (y, sy, ct, sc, out, so, g, c, dot, (NAME(Ahead)){ahead.x, NULL}));
@@ -195,14 +191,6 @@ typedef struct {
     V at, everywhere, x;
 } NAME(AtLabel);
 
-/* Entry `label` of each lane, 0 for those ignored. Not through an array: a vector that is read where its lanes were
- * written waits for all of them (13 ns in place of 6). */
-INLINE V NAME(at)(const REAL *x, ptrdiff_t sx, const ptrdiff_t *label) {
-#define ENTRY(l) (label[l] < 0 ? 0 : x[label[l] * sx + l])
-    return (V){NAME(EACH_LANE)(ENTRY)};
-#undef ENTRY
-}
-
 INLINE void NAME(look_up)(NAME(AtLabel) *a, const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const REAL *x,
                           ptrdiff_t sx) {
     INT high[LANES]; /* the upper half of each label, where its sign is, or all of it */
@@ -214,7 +202,7 @@ INLINE void NAME(look_up)(NAME(AtLabel) *a, const ptrdiff_t *labels, ptrdiff_t c
     for (int l = 0; l < LANES; l++) high[l] = (INT)(a->label[l] >> 8 * (sizeof *labels - sizeof *high));
     memcpy(&sign, high, sizeof sign);
     a->ignored = NAME(is_negative)(sign);
-    a->x = NAME(at)(x, sx, a->label);
+    a->x = NAME(gather)(x, sx, a->label);
 #define WEIGHT(l) (a->label[l] < 0 ? 0 : NAME(at_label)(t, a->label[l]))
 #define EVERYWHERE(l) (a->label[l] < 0 ? 0 : ((const REAL *)t->everywhere)[a->label[l]])
     a->at = t->weight ? (V){NAME(EACH_LANE)(WEIGHT)} : NAME(splat)((REAL)t->at_label);
@@ -239,11 +227,12 @@ INLINE void NAME(gradients_grid)(REAL *e, ptrdiff_t se, const Grid *g, const NAM
     NAME(Ratio) q[MOST_VECTORS];
     int ignored = 0;
     EACH_VECTOR {
-        V y_label = NAME(times)(NAME(at)(e + w * LANES, se, a[w].label), r[w].inverse);
-        V one_minus = NAME(share)(r[w].others, r[w].inverse);
+        NAME(Ratio) per_exp = NAME(ratio)(NAME(product)(r[w].unit, r[w].inverse));
+        V y_label = NAME(times)(NAME(gather)(e + w * LANES, se, a[w].label), per_exp);
+        V one_minus = NAME(share)(r[w].rest, r[w].inverse);
         one_minus = NAME(select)(NAME(equal)(a[w].x, max[w]), one_minus, 1 - y_label);
         dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
-        q[w] = NAME(multiple)(scale * (a[w].at + total), r[w].inverse);
+        q[w] = NAME(multiple)(scale * (a[w].at + total), per_exp);
         ignored |= NAME(any)(a[w].ignored);
     }
     ON(g, times_all, (e, se, e, se, g, q));

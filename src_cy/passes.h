@@ -179,7 +179,7 @@ INLINE void NAME(exps_loop)(const REAL *x, ptrdiff_t sx, REAL *e, ptrdiff_t se, 
     }
 #define FLUSH                                                                                              \
     for (int w = 0; how & OTHERS && w < (kind == WIDE ? NAME(vectors)(g) : wide); w++) {                   \
-        NAME(add)(&maxima[w], __builtin_convertvector(counts[w], V));                                      \
+        NAME(add_whole)(&maxima[w], __builtin_convertvector(counts[w], V));                                \
         counts[w] = (NAME(bits))none;                                                                      \
     }
     SUM_TILES(BODY, EXPS, how & OTHERS ? 0 : ABOVE, FLUSH)

@@ -27,40 +27,46 @@ typedef struct {
 INLINE NAME(Shift) NAME(shift_by)(V max) {
     const V limit = NAME(splat)(LARGE), plain = NAME(splat)(PLAIN_MAGIC);
     NAME(Shift) s;
-    s.large = NAME(greater)(max, limit) | NAME(less)(max, -limit);
+    s.large = NAME(greater)(NAME(max)(max, -max), limit);
     s.taken = NAME(select)(s.large, max, NAME(splat)(0));
     s.max = max;
-    s.magic = MAGIC - (NAME(fma)(max - s.taken, NAME(splat)(LOG2E), plain) - plain);
+    s.magic = MAGIC - (NAME(fma)((max - s.taken) - -OFFSET, NAME(splat)(LOG2E), plain) - plain);
     s.lowest = (max - s.taken) - VANISHES;
     return s;
 }
 
-/* exp(x - max) * 2**BIAS but for that factor, which is between 2/3 and 3/2, as (1 + f) * scale; `x` becomes f. The bias
- * keeps every result normal, so that a subnormal softmax is rounded once, by the final product, and makes the scaling
- * one shift: the exponent is read off the low bits of the rounded quotient. NaN comes through; -inf gives less than the
- * smallest result. Vector i is shifted by s[i % wide]; large shifts need MIXED. */
-INLINE void NAME(exp_parts)(V *x, V *scale, int count, const NAME(Shift) *s, int wide, int how) {
+/* exp(d + low) - 1 of what a reduction leaves, for `count` vectors into x. */
+INLINE void NAME(expm1_all)(V *x, const V *d, const V *low, int count) {
     const REAL c[] = EXP_COEFFICIENTS;
-    V d[EXPS], low[EXPS], p[EXPS];
+    V p[EXPS];
+    EACH x[i] = d[i] + low[i];
+    EACH p[i] = NAME(splat)(c[0]);
+#pragma GCC unroll 16
+    for (int k = 1; k < (int)(sizeof c / sizeof *c); k++) EACH p[i] = NAME(fma)(p[i], x[i], NAME(splat)(c[k]));
+    EACH x[i] = d[i] + NAME(fma)(x[i] * x[i], p[i], low[i]);
+}
+
+INLINE V NAME(expm1)(V d, V low) {
+    V x;
+    NAME(expm1_all)(&x, &d, &low, 1);
+    return x;
+}
+
+/* exp(x - max) * 2**BIAS but for that factor, which is between 2/3 and 3/2. The bias keeps every result normal, so that a
+ * subnormal softmax is rounded once, by the final product, and makes the scaling one shift: the exponent is read off the
+ * low bits of the rounded quotient. NaN comes through; -inf gives less than the smallest result. Vector i is shifted by
+ * s[i % wide]; large shifts need MIXED. */
+INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int wide, int how) {
+    V d[EXPS], low[EXPS], scale[EXPS];
     if (how & MIXED) EACH x[i] = x[i] - s[i % wide].taken;
     EACH d[i] = NAME(max)(s[i % wide].lowest, x[i]);
     EACH scale[i] = NAME(fma)(d[i] - OFFSET, NAME(splat)(LOG2E), s[i % wide].magic);
     EACH x[i] = s[i % wide].magic - scale[i];
     EACH d[i] = NAME(fma)(x[i], NAME(splat)(LN2_HIGH), d[i]);
     EACH low[i] = x[i] * LN2_LOW;
-    EACH x[i] = d[i] + low[i];
-    EACH p[i] = NAME(splat)(c[0]);
-#pragma GCC unroll 16
-    for (int k = 1; k < (int)(sizeof c / sizeof *c); k++) EACH p[i] = NAME(fma)(p[i], x[i], NAME(splat)(c[k]));
-    EACH x[i] = d[i] + NAME(fma)(x[i] * x[i], p[i], low[i]);
+    NAME(expm1_all)(x, d, low, count);
     EACH scale[i] = (V)((NAME(bits))scale[i] << MANTISSA_BITS);
-}
-
-/* The same in one number. */
-INLINE void NAME(exp_biased)(V *x, int count, const NAME(Shift) *s, int wide, int how) {
-    V scale[EXPS];
-    NAME(exp_parts)(x, scale, count, s, wide, how);
-    EACH x[i] = (1 + x[i]) * scale[i];
+    EACH x[i] = NAME(fma)(x[i], scale[i], scale[i]);
 }
 
 INLINE NAME(bits) NAME(lane_index)(void) {
@@ -105,12 +111,11 @@ INLINE NAME(Pair) NAME(plus)(NAME(Pair) a, NAME(Pair) b) {
     return s;
 }
 
-/* The exp of a row's maximum, biased as exp_biased has it, and what that rounded off. */
-INLINE NAME(Pair) NAME(exp_of_max)(const NAME(Shift) *s) {
-    V f = s->max, scale;
-    NAME(exp_parts)(&f, &scale, 1, s, 1, MIXED);
-    NAME(Pair) p = NAME(fast_two_sum)(NAME(splat)(1), f);
-    return (NAME(Pair)){p.hi * scale, p.lo * scale};
+/* exp(x - max) / exp_biased(x): 2**-BIAS over the factor that exps have in common, which is the exp of what the maximum
+ * leaves of its quotient. The exp of the negative of that is within the polynomial's range (shift_by). */
+INLINE NAME(Pair) NAME(per_biased)(const NAME(Shift) *s) {
+    V k = MAGIC - s->magic, d = NAME(fma)(k, NAME(splat)(LN2_HIGH), s->taken - s->max), low = k * LN2_LOW;
+    return NAME(fast_two_sum)(NAME(splat)(UNBIAS), NAME(expm1)(d, low) * UNBIAS);
 }
 
 /* What a * b, rounded to `product`, lost. */
@@ -178,20 +183,18 @@ INLINE NAME(Ratio) NAME(multiple)(V factor, NAME(Ratio) q) {
     return NAME(ratio)(NAME(product)((NAME(Pair)){factor, NAME(splat)(0)}, q));
 }
 
-/* log(1 + s.hi + s.lo) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `inverse` is about
- * 1 / (1 + s). */
-INLINE V NAME(log1p)(NAME(Pair) s, V inverse) {
+/* log(1 + s.hi + s.lo) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `more` is 1 + s.hi,
+ * exactly, and `inverse` about 1 / more. */
+INLINE V NAME(log1p)(NAME(Pair) s, NAME(Pair) more, V inverse) {
     typedef NAME(bits) Bits;
-    const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0), one = NAME(splat)(1);
-    V u = 1 + s.hi;
-    Bits shifted = (Bits)u - SQRT_HALF_BITS;
+    const V magic = NAME(splat)(PLAIN_MAGIC), zero = NAME(splat)(0);
+    Bits shifted = (Bits)more.hi - SQRT_HALF_BITS;
     Bits exponent = shifted >> MANTISSA_BITS;
     V k = (V)((Bits)magic + exponent) - magic;
-    V f = (V)((Bits)u - (exponent << MANTISSA_BITS)) - 1;
-    V lost = NAME(select)(NAME(greater)(s.hi, one), 1 - (u - s.hi), s.hi - (u - 1));
+    V f = (V)((Bits)more.hi - (exponent << MANTISSA_BITS)) - 1;
     NAME(mask) near_one = NAME(equal)(k, zero);
     f = NAME(select)(near_one, s.hi, f);
-    lost = (NAME(select)(near_one, zero, lost) + s.lo) * inverse;
+    V lost = (NAME(select)(near_one, zero, more.lo) + s.lo) * inverse;
     V half = f * f / 2, z = f * NAME(reciprocal)(2 + f), w = z * z;
     const REAL c[] = LOG_COEFFICIENTS;
     V r = NAME(splat)(c[0]);

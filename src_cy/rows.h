@@ -53,23 +53,24 @@ static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     NAME(times_all_row)(out, LANES, out, LANES, g, &q);
 }
 
-/* What log-type ops need of rows, `rest` being the sum of exp(x_j - max) without one maximum: the logarithm of all, the
- * biased exps of all but that maximum, and the inverse of the sum of all. */
+/* What log-type ops need of rows, `rest` being the sum of exp(x_j - max) without one maximum: rest, log(1 + rest),
+ * 1 / (1 + rest), and what makes exp(x_j - max) of a biased exp. */
 typedef struct {
     V log1p_rest;
-    NAME(Pair) others;
+    NAME(Pair) rest;
     NAME(Ratio) inverse;
+    NAME(Pair) unit;
 } NAME(Summary);
 
 /* From the sum that leaves the maxima out, and their number. */
 INLINE NAME(Summary) NAME(summary)(const NAME(Shift) *s, NAME(Sum) sum, NAME(Sum) maxima) {
     const NAME(Pair) one = {NAME(splat)(1), NAME(splat)(0)}, less_one = {NAME(splat)(-1), NAME(splat)(0)};
-    NAME(Pair) top = NAME(exp_of_max)(s), count = NAME(pair_of)(maxima), others = NAME(pair_of)(sum);
-    if (NAME(any)(NAME(greater)(count.hi, one.hi))) /* seldom; where there are no ties it changes nothing */
-        others = NAME(plus)(others, NAME(product)(top, NAME(ratio)(NAME(plus)(count, less_one))));
-    NAME(Ratio) inverse = NAME(inverse)(NAME(plus)(others, top));
-    NAME(Pair) rest = NAME(product)(others, NAME(inverse)(top));
-    return (NAME(Summary)){NAME(log1p)(rest, top.hi * inverse.hi), others, inverse};
+    NAME(Pair) unit = NAME(per_biased)(s), rest = NAME(product)(NAME(pair_of)(sum), NAME(ratio)(unit));
+    if (NAME(any)(NAME(greater)(NAME(finite)(maxima), one.hi))) /* seldom; where there are no ties it changes nothing */
+        rest = NAME(plus)(rest, NAME(plus)(NAME(pair_of)(maxima), less_one));
+    NAME(Pair) more = NAME(two_sum)(one.hi, rest.hi);
+    NAME(Ratio) inverse = NAME(inverse)((NAME(Pair)){more.hi, more.lo + rest.lo});
+    return (NAME(Summary)){NAME(log1p)(rest, more, inverse.hi), rest, inverse, unit};
 }
 
 static NAME(Summary) NAME(row_summary)(const REAL *x, REAL *e, ptrdiff_t n, V max, const REAL *next_out) {
@@ -103,23 +104,27 @@ static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
     NAME(Shift) s = NAME(shift_by)(max);
     NAME(Sum) sum;
     NAME(exps_of)(x, LANES, NULL, 0, ROW_GRID(n), &s, (NAME(Ahead)){NAME(next)(x, n), NULL}, &sum, NULL, 0);
-    NAME(Pair) top = NAME(exp_of_max)(&s);
-    NAME(Pair) others = NAME(plus)(NAME(pair_of)(NAME(of_all_lanes)(sum)), (NAME(Pair)){-top.hi, -top.lo});
-    NAME(Pair) rest = NAME(product)(others, NAME(inverse)(top));
-    return max[0] + NAME(log1p)(rest, NAME(reciprocal)(1 + rest.hi))[0];
+    NAME(Pair) all = NAME(product)(NAME(pair_of)(NAME(of_all_lanes)(sum)), NAME(ratio)(NAME(per_biased)(&s)));
+    NAME(Pair) rest = NAME(plus)(all, (NAME(Pair)){NAME(splat)(-1), NAME(splat)(0)});
+    NAME(Pair) more = NAME(two_sum)(NAME(splat)(1), rest.hi);
+    return max[0] + NAME(log1p)(rest, more, NAME(reciprocal)(more.hi))[0];
 }
 
 /* dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the cotangent of a dominant entry as c keeps the
  * digits of a saturated row; else the value nearest 0 between the extremes of g, which is g if g is constant.
  * Mostly that is 0, and the sum is known from the look at the extremes. Where the extremes are so far apart that
- * differences overflow, all is computed of an eighth of the cotangent. */
-INLINE NAME(Centre) NAME(centre_of)(const NAME(Extremes) *ends) {
+ * differences overflow, all is computed of an eighth of the cotangent. Returns which of that a row is. */
+INLINE int NAME(centre_of)(const NAME(Extremes) *ends, NAME(Centre) *c) {
     const V zero = NAME(splat)(0), one = NAME(splat)(1);
     V nearest = NAME(max)(ends->least, NAME(min)(ends->most, zero));
-    V centre = NAME(select)(NAME(greater)(ends->y_max, NAME(splat)((REAL)0.5)), ends->at_max, nearest);
+    c->scale = one;
+    c->centre = NAME(select)(NAME(greater)(ends->y_max, NAME(splat)((REAL)0.5)), ends->at_max, nearest);
+    int how = NAME(any)((NAME(mask))~NAME(equal)(c->centre, zero)) ? CENTRED : 0;
     NAME(mask) far_apart = NAME(greater)(ends->most - ends->least, NAME(splat)(MAX_REAL / 8));
-    V scale = NAME(select)(far_apart, one / 8, one);
-    return (NAME(Centre)){scale, centre * scale};
+    if (!NAME(any)(far_apart)) return how;
+    c->scale = NAME(select)(far_apart, one / 8, one);
+    c->centre *= c->scale;
+    return how | SCALED;
 }
 
 static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrdiff_t n) {
@@ -131,14 +136,15 @@ static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrd
                           NAME(splat)(-NAME(max_lane)(-ends.least))};
     for (int i = 0; i < LANES; i++)
         if (ends.y_max[i] == row.y_max[0]) row.at_max = NAME(splat)(ends.at_max[i]);
-    NAME(Centre) c = NAME(centre_of)(&row);
-    if (c.centre[0] != 0 || c.scale[0] != 1) NAME(dot_of_row)(y, LANES, ct, LANES, g, &c, &sum);
+    NAME(Centre) c;
+    int how = NAME(centre_of)(&row, &c);
+    if (how) NAME(dot_of_row)(y, LANES, ct, LANES, g, &c, &sum);
     V dot = NAME(all_lanes)(sum);
     NAME(Ahead) ahead = {NAME(next)(y, n), NAME(next)(ct, n)};
-    if (c.scale[0] == 1)
-        NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
-    else
+    if (how & SCALED)
         NAME(vjp_scaled_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
+    else
+        NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
 }
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
@@ -327,9 +333,10 @@ static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdi
     if (everywhere) NAME(half_spread)(x, LANES, ROW_GRID(n), &max, everywhere, 1, &spread);
     NAME(Summary) r = NAME(row_summary)(x, out, n, max, NAME(next)(out, n));
     if (out) {
-        REAL y_label = NAME(times)(NAME(splat)(out[label]), r.inverse)[0];
-        REAL one_minus = x_label == max[0] ? NAME(share)(r.others, r.inverse)[0] : 1 - y_label;
-        NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), r.inverse);
+        NAME(Ratio) per_exp = NAME(ratio)(NAME(product)(r.unit, r.inverse));
+        REAL y_label = NAME(times)(NAME(splat)(out[label]), per_exp)[0];
+        REAL one_minus = x_label == max[0] ? NAME(share)(r.rest, r.inverse)[0] : 1 - y_label;
+        NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), per_exp);
         NAME(times_all_row)(out, LANES, out, LANES, ROW_GRID(n), &q);
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
         out[label] = scale * ((total * y_label - (everywhere ? everywhere[label] : 0)) - at_label * one_minus);

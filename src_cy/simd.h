@@ -148,13 +148,14 @@ typedef bits_f64 mask_f64;
 #define COMPARISON(name, operator, code)                                                                   \
     INLINE mask_f32 name##_f32(vec_f32 a, vec_f32 b) { return a operator b; }                              \
     INLINE mask_f64 name##_f64(vec_f64 a, vec_f64 b) { return a operator b; }
+#ifdef SUFFIXED
+INLINE int any_f32(mask_f32 hit) { return SUFFIXED(movemask, f32)((vec_f32)hit) != 0; }
+INLINE int any_f64(mask_f64 hit) { return SUFFIXED(movemask, f64)((vec_f64)hit) != 0; }
+#else
+INLINE int any_f64(mask_f64 hit) { return (hit[0] | hit[1]) != 0; }
+INLINE int any_f32(mask_f32 hit) { return any_f64((mask_f64)hit); }
+#endif
 #define MASK_OF_VECTORS(real, integer)                                                                     \
-    INLINE int any_##real(mask_##real hit) {                                                               \
-        int64_t words[VECTOR_BYTES / 8], any = 0;                                                          \
-        memcpy(words, &hit, sizeof words);                                                                 \
-        for (int i = 0; i < VECTOR_BYTES / 8; i++) any |= words[i];                                        \
-        return any != 0;                                                                                   \
-    }                                                                                                      \
     INLINE mask_##real is_negative_##real(bits_##real a) { return a < 0; }                                 \
     INLINE mask_##real only_lane_##real(ptrdiff_t i) {                                                     \
         mask_##real lane;                                                                                  \
@@ -206,6 +207,42 @@ INLINE vec_f64 leave_out_f64(vec_f64 v, mask_f64 out, bits_f64 *count) {
     }
 LEAVE_OUT(f32)
 LEAVE_OUT(f64)
+#endif
+
+/* p[label * stride + lane] for the label of each lane, 0 where that is negative. AVX-512 gathers them in two thirds of
+ * the time; AVX2 would take longer. Elsewhere not through an array: a vector that is read where its lanes were written
+ * waits for all of them (13 ns in place of 6). */
+#if VECTOR_BYTES == 64
+typedef VECTOR(ptrdiff_t) labels_8;
+INLINE labels_8 places(labels_8 labels, ptrdiff_t stride, ptrdiff_t l) {
+    return labels * stride + (labels_8){l, l + 1, l + 2, l + 3, l + 4, l + 5, l + 6, l + 7};
+}
+INLINE __mmask8 are_labels(labels_8 labels) { return (__mmask8)~_mm512_movepi64_mask((__m512i)labels); }
+INLINE vec_f64 gather_f64(const double *p, ptrdiff_t stride, const ptrdiff_t *label) {
+    labels_8 labels;
+    memcpy(&labels, label, sizeof labels);
+    __m512i at = (__m512i)places(labels, stride, 0);
+    return _mm512_mask_i64gather_pd(_mm512_setzero_pd(), are_labels(labels), at, p, sizeof *p);
+}
+INLINE __m256 gather_half(const float *p, ptrdiff_t stride, const ptrdiff_t *label, ptrdiff_t lane) {
+    labels_8 labels;
+    memcpy(&labels, label + lane, sizeof labels);
+    __m512i at = (__m512i)places(labels, stride, lane);
+    return _mm512_mask_i64gather_ps(_mm256_setzero_ps(), are_labels(labels), at, p, sizeof *p);
+}
+INLINE vec_f32 gather_f32(const float *p, ptrdiff_t stride, const ptrdiff_t *label) {
+    __m512 low = _mm512_castps256_ps512(gather_half(p, stride, label, 0));
+    return _mm512_insertf32x8(low, gather_half(p, stride, label, 8), 1);
+}
+#else
+#define ENTRY(l) (label[l] < 0 ? 0 : p[label[l] * stride + l])
+INLINE vec_f32 gather_f32(const float *p, ptrdiff_t stride, const ptrdiff_t *label) {
+    return (vec_f32){EACH_LANE_f32(ENTRY)};
+}
+INLINE vec_f64 gather_f64(const double *p, ptrdiff_t stride, const ptrdiff_t *label) {
+    return (vec_f64){EACH_LANE_f64(ENTRY)};
+}
+#undef ENTRY
 #endif
 
 /* Half a vector of floats as doubles; and two such halves, rounded, as a whole. */

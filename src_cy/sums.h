@@ -24,9 +24,13 @@ INLINE void NAME(add)(NAME(Sum) *sum, V a) {
 
 INLINE void NAME(add_smaller)(NAME(Sum) *sum, V a) { NAME(add)(sum, a); }
 
+INLINE void NAME(add_whole)(NAME(Sum) *sum, V a) { NAME(add)(sum, a); }
+
 INLINE NAME(Sum) NAME(joined)(NAME(Sum) a, NAME(Sum) b) { return (NAME(Sum)){a.low + b.low, a.high + b.high}; }
 
 INLINE V NAME(value)(NAME(Sum) sum) { return join_halves(sum.low, sum.high); }
+
+INLINE V NAME(finite)(NAME(Sum) sum) { return NAME(value)(sum); }
 
 INLINE NAME(Pair) NAME(pair_of)(NAME(Sum) sum) {
     V hi = NAME(value)(sum);
@@ -60,12 +64,18 @@ INLINE void NAME(add_smaller)(NAME(Sum) *sum, V a) {
     *sum = (NAME(Sum)){s.hi, sum->lo + s.lo};
 }
 
+/* The same for whole numbers, of which nothing is rounded off. */
+INLINE void NAME(add_whole)(NAME(Sum) *sum, V a) { sum->hi += a; }
+
 INLINE NAME(Sum) NAME(joined)(NAME(Sum) a, NAME(Sum) b) { return NAME(plus)(a, b); }
 
 /* Of infinities, what they make: lo is NaN then. */
 INLINE V NAME(value)(NAME(Sum) sum) {
     return NAME(select)(NAME(equal)(sum.hi - sum.hi, NAME(splat)(0)), sum.hi + sum.lo, sum.hi);
 }
+
+/* The same where there are none. */
+INLINE V NAME(finite)(NAME(Sum) sum) { return sum.hi + sum.lo; }
 
 INLINE NAME(Pair) NAME(pair_of)(NAME(Sum) sum) { return NAME(fast_two_sum)(sum.hi, sum.lo); }
 

@@ -116,6 +116,7 @@ MISTAKES = {
     "a coefficient": ("kernels.h", r"1\.6666\d+e-1f", "1.66667e-1f"),
     "ln(2)": ("kernels.h", r"LN2_LOW 1\.4286\d+e-6f", "LN2_LOW 1.4287e-6f"),
     "no second part of ln(2)": ("real.h", r"x\[i\] \* LN2_LOW", "0 * x[i]"),
+    "no second part of the maximum's": ("real.h", r"low = k \* LN2_LOW", "low = 0 * k"),
     "no second part of log1p's argument": ("real.h", r"\+ s\.lo\) \* inverse", ") * inverse"),
     "no second part of the inverse": ("real.h", r"q \* NAME\(fma\)\(-q, a\.lo, residual\)", "0 * residual"),
 }
