@@ -70,7 +70,7 @@ MUTANTS = [
         ('if reduction == "mean" else 1.0', 'if reduction != "none" else 1.0'),
         ("inputs=(x,), beside=_arrays_of(targets))", "beside=_arrays_of(targets))"),
         ("beside=_arrays_of(targets))", "beside=_arrays_of(targets[:1]))"),
-        ("inputs=(masked,), beside=_arrays_of((where,)))", "inputs=(masked,))"),
+        ("inputs=(masked,), beside=beside)", "inputs=(masked,))"),
         (
             "out=out, inputs=(masked,)",
             "out=out, inputs=(x,)",
