@@ -1,6 +1,7 @@
 """The short way to the compiled kernels: plain calls skip the Python layer (src_cy/front_door.pxi)."""
 
 import math
+from contextlib import nullcontext
 from functools import update_wrapper
 
 import numpy as np
@@ -11,6 +12,10 @@ try:
     _kernels, _ = load()
 except (ImportError, ValueError):  # the registry says why when it is asked
     _kernels = None
+
+# ``with floating_point_mode():`` this thread rounds to nearest and flushes nothing; without the compiled
+# kernels it goes on as it does.
+floating_point_mode = nullcontext if _kernels is None else _kernels.FloatingPointMode
 
 
 def front_door(function):

@@ -1,22 +1,24 @@
-"""Thread counts, and kernels run over row blocks on a pool.
+"""Thread counts, and kernels run over row blocks on several threads.
 
 Blocks are rows of the canonical form, so each row is computed by one thread exactly as it would be
-alone: the bits do not depend on the thread count. The pool is made on first use and made anew in
-forked children; kernels release the GIL. Kernels with a ``parallel`` twin are compiled: they make and share
-out their blocks themselves (the Cython ones by src_cy/pool.h), and NumPy has nothing to warn of.
+alone: the bits do not depend on the thread count. Kernels release the GIL. Those with a ``parallel`` twin
+are compiled: they make and share out their blocks themselves (the Cython ones by src_cy/pool.h), and NumPy
+has nothing to warn of. The blocks of others go over threads that are started for the call and end with it:
+no pool, no lock is left that an exception, a fork or the interpreter's end could find in the wrong state.
 """
 
 import math
 import os
-import threading
+from _thread import allocate_lock, start_new_thread
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import SupportsIndex
 
 import numpy as np
 
+from fastsoftmax import _front
 from fastsoftmax._options import as_int
 
 ENVIRONMENT = "FASTSOFTMAX_NUM_THREADS"
@@ -32,9 +34,7 @@ MOST_THREADS = 1024
 
 _context = ContextVar("fastsoftmax_num_threads", default=None)
 _default = None
-_pool = None
-_pool_size = 0
-_lock = threading.Lock()
+_within = ContextVar("fastsoftmax_call", default=None)  # whose blocks are run, on each of its threads
 
 
 def _positive(n, name="num_threads"):
@@ -105,8 +105,9 @@ def threads(n: SupportsIndex) -> Iterator[None]:
 
 
 def limit(num_threads=None):
-    """The most threads a call may use, its own argument first."""
-    return get_num_threads() if num_threads is None else _positive(num_threads)
+    """The most threads a call may use, its own argument first: one from within another call."""
+    threads = get_num_threads() if num_threads is None else _positive(num_threads)
+    return threads if _within.get() is None else 1
 
 
 def _from_environment():
@@ -136,11 +137,12 @@ def _usable_cpus():
     return max(cpus, 1)
 
 
-def sized(*, elements_per_thread=ELEMENTS_PER_THREAD, block_elements=BLOCK_ELEMENTS):
-    """Give a kernel its own sizes in place of the two above, which are those of a compiled one."""
+def sized(*, elements_per_thread=ELEMENTS_PER_THREAD, block_elements=BLOCK_ELEMENTS, elements=math.prod):
+    """Give a kernel its own sizes and count of a canonical shape's elements, in place of a compiled one's."""
 
     def decorate(kernel):
         kernel.elements_per_thread, kernel.block_elements = elements_per_thread, block_elements
+        kernel.elements = elements
         return kernel
 
     return decorate
@@ -151,8 +153,11 @@ def count_for(kernel, canonical, limit):
     if limit == 1:
         return 1
     share = getattr(kernel, "elements_per_thread", ELEMENTS_PER_THREAD)
-    elements = getattr(kernel, "elements", math.prod)(canonical)
-    return max(1, min(limit, elements // share, _rows(canonical)))
+    return max(1, min(limit, _elements(kernel, canonical) // share, _rows(canonical)))
+
+
+def _elements(kernel, canonical):
+    return getattr(kernel, "elements", math.prod)(canonical)
 
 
 def _rows(canonical):
@@ -161,96 +166,134 @@ def _rows(canonical):
 
 
 def run(kernel, canonical, args, num_threads=None):
-    """Call ``kernel(*args)`` in blocks of rows, on as many threads as pay.
-
-    Arrays of two or more dimensions lead with ``outer``, and end with ``inner`` where there is one;
-    they are cut along the first, or along the last where ``outer`` is 1. Other arguments are shared.
-    """
+    """Call ``kernel(*args)`` on as many threads as pay."""
     threads = count_for(kernel, canonical, limit(num_threads))
     if 0 in canonical:
         return
-    if parallel := getattr(kernel, "parallel", None):
-        if threads == 1:
-            kernel(*args)
-        else:
-            parallel(*args, num_threads=threads)
-        return
-    block_elements = getattr(kernel, "block_elements", BLOCK_ELEMENTS)
-    blocks = max(threads, math.ceil(math.prod(canonical) / block_elements))
-    calls = _cut(canonical, args, blocks)
-    if threads > 1:
-        _run_on_pool(kernel, calls, threads)
+    parallel = getattr(kernel, "parallel", None)
+    if parallel is None:
+        run_in_blocks(kernel, canonical, args, threads)
+    elif threads == 1:
+        kernel(*args)
     else:
-        for block in calls:
-            _call(kernel, block)
+        parallel(*args, num_threads=threads)
 
 
-def _call(kernel, args):
-    with np.errstate(all="ignore"):  # special values are part of the contract, not worth a warning
+def run_in_blocks(kernel, canonical, args, threads):
+    """Call ``kernel(*args)`` in blocks of rows.
+
+    Arrays of two or more dimensions lead with ``outer``, and end with ``inner`` where there is one;
+    they are cut along the first, or along the last where one of ``outer`` is more than a block. Other
+    arguments are shared.
+    """
+    block_elements = getattr(kernel, "block_elements", BLOCK_ELEMENTS)
+    blocks = _cut(canonical, args, max(threads, math.ceil(_elements(kernel, canonical) / block_elements)))
+    if threads > 1:
+        copy_context().run(_Call(kernel, blocks).run, threads - 1)
+    else:
+        for block in blocks:
+            _run_block(kernel, block)
+
+
+def _run_block(kernel, args):
+    # Special values are part of the contract, not worth a warning.
+    with _front.floating_point_mode(), np.errstate(all="ignore"):
         kernel(*args)
 
 
 def _cut(canonical, args, blocks):
     """The arguments of each block of rows."""
+    outer, _, inner = canonical
     if blocks == 1:
         yield args
         return
-    rows = _rows(canonical)
-    step = math.ceil(rows / min(blocks, rows))
-    for start in range(0, rows, step):
-        cut = slice(start, start + step)
-        part = (cut,) if canonical[0] > 1 else (..., cut)
-        yield tuple(a[part] if isinstance(a, np.ndarray) and a.ndim > 1 else a for a in args)
+    for first in _slices(outer, blocks):
+        for last in _slices(inner, math.ceil(blocks / outer)):
+            part = (first,) if last == slice(0, inner) else (first, ..., last)
+            yield tuple(a[part] if isinstance(a, np.ndarray) and a.ndim > 1 else a for a in args)
 
 
-def _run_on_pool(kernel, calls, threads):
-    """Run the blocks on ``threads`` threads, the caller's own among them, or on as many as there can be."""
-    lock = threading.Lock()
-    interrupted = False
-
-    def work():
-        while not interrupted:
-            with lock:
-                block = next(calls, None)
-            if block is None:
-                return
-            _call(kernel, block)
-
-    helpers = [Future() for _ in range(threads - 1)]
-    with suppress(RuntimeError):  # the interpreter is shutting down, or the system has no more threads
-        pool = _executor(len(helpers))
-        for helper in helpers:
-            pool.submit(_help, helper, work)
-    try:
-        work()
-    finally:
-        interrupted = True  # after Ctrl-C, the others stop at their next block
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
+def _slices(length, parts):
+    """Of equal length but for the last, as many as asked for or fewer."""
+    step = math.ceil(length / min(parts, length))
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def _help(helper, work):
-    """Fulfil a future with some work. It is ours: of work for which no thread starts the pool gives none."""
-    if helper.set_running_or_notify_cancel():
+class _Call:
+    """The blocks of one call, shared out among its own thread and helpers.
+
+    Each thread runs in a copy of the caller's context, which says within what it is: nothing has to be put
+    back. A signal handler may raise at any byte code of the caller, call the library, or fork.
+    """
+
+    def __init__(self, kernel, blocks):
+        self._kernel, self._blocks = kernel, deque(blocks)
+        self._at_work, self._errors, self._is_incomplete = [], [], False
+
+    def run(self, helpers):
+        _within.set(self)
         try:
-            helper.set_result(work())
-        except BaseException as error:
-            helper.set_exception(error)
+            with suppress(RuntimeError, MemoryError):  # no more threads, as at the interpreter's end
+                for _ in range(helpers):
+                    start_new_thread(copy_context().run, (self._help,))
+            self._work()
+        finally:
+            self._blocks.clear()
+            self._wait()
+        if self._is_incomplete:
+            raise RuntimeError(
+                "forked in the middle of a parallel call: its result is incomplete in this process"
+            )
+        if self._errors:
+            raise self._errors[0]
 
+    def _work(self):
+        while True:
+            try:
+                block = self._blocks.popleft()  # one step, on every interpreter
+            except IndexError:
+                return
+            _run_block(self._kernel, block)
 
-def _executor(size):
-    global _pool, _pool_size
-    with _lock:
-        if _pool is None or _pool_size < size:
-            _pool, _pool_size = ThreadPoolExecutor(size, "fastsoftmax"), size
-        return _pool
+    def _help(self):
+        """Work, with a lock of its own held. One that begins when the blocks are gone finds nothing to do."""
+        lock = allocate_lock()
+        with lock:
+            self._at_work.append(lock)
+            try:
+                self._work()
+            except BaseException as error:
+                self._errors.append(error)
+                self._blocks.clear()
+            finally:
+                self._at_work.remove(lock)
+
+    def _wait(self):
+        """Until no helper is at work, whatever interrupts it: nobody writes after the call is over."""
+        interrupt = None
+        while True:
+            try:
+                while True:
+                    with self._at_work[0]:
+                        pass
+            except IndexError:
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def lose_helpers(self):
+        """In a forked child, which has none: do not wait for them."""
+        self._is_incomplete = bool(self._at_work)
+        for lock in self._at_work:
+            lock.release()
+        self._at_work.clear()
 
 
 def _after_fork():
-    # A forked child has none of its parent's threads, and perhaps a lock that one of them held.
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    if (call := _within.get()) is not None:
+        call.lose_helpers()
 
 
 if hasattr(os, "register_at_fork"):

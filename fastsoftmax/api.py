@@ -23,7 +23,7 @@ from fastsoftmax._arrays import (
     same_shape,
 )
 from fastsoftmax._cuda.door import also_on_device
-from fastsoftmax._front import exact_sum, front_door
+from fastsoftmax._front import exact_sum, floating_point_mode, front_door
 from fastsoftmax._halves import Widened
 
 
@@ -507,8 +507,7 @@ def cross_entropy_with_grad(
     )
     loss = np.empty(rows.reduced, computed_in(x.dtype))
     result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=_arrays_of(targets))
-    scale = 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
-    args = (rows.view(x), *targets, scale, loss, result.buffer)
+    args = (rows.view(x), *targets, _scale(reduction, total_weight), loss, result.buffer)
     _run("cross_entropy_with_grad", backend, rows, args, num_threads)
     return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight), result.finish()
 
@@ -568,8 +567,15 @@ def _total_weight(labels, weight):
     return float(weight.astype(np.float64)[labels[taking_part]].sum())
 
 
+def _scale(reduction, total_weight):
+    """What gradients are multiplied by."""
+    with floating_point_mode():
+        return 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
+
+
 def _reduce(loss, dtype, reduction, total_weight):
-    with np.errstate(all="ignore"):  # the mean of no rows is 0 / 0, NaN as in PyTorch
+    # The mean of no rows is 0 / 0, NaN as in PyTorch.
+    with floating_point_mode(), np.errstate(all="ignore"):
         if reduction == "none":
             return loss.astype(dtype, copy=False)[()]
         total = exact_sum(loss)

@@ -76,6 +76,8 @@ class _Backend:
         if self._ops is None and self.reason is None:
             try:
                 loaded = self._load()
+            except MemoryError:  # which may be there the next time
+                raise
             except Exception as error:  # whatever a broken installation raises is the reason it is unusable
                 self.reason = f"{type(error).__name__}: {error}"
             else:

@@ -223,12 +223,20 @@ cdef class FrontDoor:
         cdef cnp.npy_intp rows = cnp.PyArray_SIZE(<cnp.ndarray>labels)
         cdef cnp.ndarray loss = cnp.PyArray_EMPTY(1, &rows, cnp.PyArray_TYPE(x), 0)
         dx = new_array(x, axis, 1) if self.with_grad else None
+        cdef unsigned mode = take_mode()
+        try:
+            self.run_losses(x, labels, axis, loss, dx)
+            value = mean(loss)
+        finally:
+            restore_mode(mode)
+        return (value, dx) if self.with_grad else value
+
+    cdef int run_losses(self, cnp.ndarray x, cnp.ndarray labels, int axis, cnp.ndarray loss, object dx) except -1:
         cdef Call c
         set_plain(&c, CROSS_ENTROPY, x, axis, dx, loss)
-        c.labels = <Py_ssize_t*>cnp.PyArray_DATA(<cnp.ndarray>labels)
-        c.target = unweighted(0, 1 / <double>rows)
-        run(&c, threads_for(&c))
-        return (mean(loss), dx) if self.with_grad else mean(loss)
+        c.labels = <Py_ssize_t*>cnp.PyArray_DATA(labels)
+        c.target = unweighted(0, 1 / <double>cnp.PyArray_SIZE(labels))
+        return run(&c, threads_for(&c))
 
     def __get__(self, instance, owner):
         """As a function in a class is bound; and what has this is a routine to `inspect`, `help()` and Sphinx."""

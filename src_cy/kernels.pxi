@@ -17,6 +17,8 @@ cnp.import_array()
 
 cdef extern from "kernels.h" nogil:
     const Py_ssize_t VECTOR_BYTES
+    unsigned take_mode()
+    void restore_mode(unsigned)
 
     ctypedef enum op_t "enum op":
         SOFTMAX
@@ -67,6 +69,7 @@ cdef extern from "pool.h" nogil:
     void give_up(Work*)
     void wait_for_helpers()
     int renew_pool_in_children()
+    unsigned forks
 
 if renew_pool_in_children():
     raise MemoryError("no room for a handler of forks")
@@ -198,10 +201,12 @@ cdef void run_typed(Call* c, real* a, real* b, real* out, real* results) noexcep
 
 
 cdef void run_whole(Call* c) noexcept nogil:
+    cdef unsigned mode = take_mode()
     if c.single:
         run_typed(c, <float*>c.a, <float*>c.b, <float*>c.out, <float*>c.results)
     else:
         run_typed(c, <double*>c.a, <double*>c.b, <double*>c.out, <double*>c.results)
+    restore_mode(mode)
 
 
 cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -249,6 +254,7 @@ cdef int run_blocks(const Call* c, int threads) except -1 nogil:
     """Run a call in blocks of rows, with the help of other threads if it may have more than one; or until Ctrl-C."""
     cdef Work w
     cdef Py_ssize_t start, stop, elements = 0
+    cdef unsigned forks_before = forks
     cdef bint helped, interrupted = False
     w.run, w.call, w.rows, w.step, w.next = run_part, c, rows_of(c), block_rows(c, threads), 0
     helped = threads > 1 and ask_for_help(&w, threads - 1)
@@ -263,6 +269,9 @@ cdef int run_blocks(const Call* c, int threads) except -1 nogil:
                 give_up(&w)
     if helped:
         wait_for_helpers()
+        if forks != forks_before and not interrupted:
+            with gil:
+                raise RuntimeError("forked in the middle of a parallel call: its result is incomplete in this process")
     return -1 if interrupted else 0
 
 
@@ -362,6 +371,17 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
                             double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
                             int num_threads=1):
     cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
+
+
+cdef class FloatingPointMode:
+    """``with FloatingPointMode():`` this thread has the mode that kernels need (simd.h), and then its own again."""
+    cdef unsigned before
+
+    def __enter__(self):
+        self.before = take_mode()
+
+    def __exit__(self, *error):
+        restore_mode(self.before)
 
 
 def regime(op, Py_ssize_t itemsize, tuple canonical):

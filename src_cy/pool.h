@@ -30,6 +30,7 @@ typedef struct {
         .lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER \
     }
 static Pool pool = NEW_POOL;
+static unsigned forks; /* since the first of this process's parents */
 
 /* Take the next block, and whether there is one. */
 static int take_block(Work *w, ptrdiff_t *start, ptrdiff_t *stop) {
@@ -76,10 +77,12 @@ static int start_helper(void) {
 
 static void renew_pool(void) {
     pool = (Pool)NEW_POOL;
+    forks++;
 }
 
-/* A forked child has none of its parent's threads, and perhaps a lock that one of them held. To be called on import:
- * a fork that has begun runs no handler that comes later, and without the GIL a first call may come meanwhile. */
+/* A forked child has none of its parent's threads, and perhaps a lock that one of them held; a call that was forked in
+ * a signal handler lacks the blocks that helpers had taken, and tells by `forks`. To be called on import: a fork that has
+ * begun runs no handler that comes later, and without the GIL a first call may come meanwhile. */
 static int renew_pool_in_children(void) {
     return pthread_atfork(NULL, NULL, renew_pool);
 }

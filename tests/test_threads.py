@@ -388,7 +388,7 @@ print(statuses)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
-def test_forked_while_another_thread_has_the_pool(backend):
+def test_forked_while_another_thread_is_at_work(backend):
     """A child inherits locks as they are, and threads not at all."""
     code = FORK_MEANWHILE.format(backend=backend, rows=10 if checks.is_slow(backend) else 1500)
     assert processes.python(code, timeout=120).strip() == "{0}"
@@ -436,34 +436,30 @@ def test_at_the_end_of_the_interpreter(floats, before, backend):
     assert output == [f"{where} True True" for where in ("atexit", "del", "thread")]
 
 
-def test_a_system_without_more_threads(monkeypatch):
-    """The call is right all the same, and nobody writes into its result later."""
-    pool = ThreadPoolExecutor(8)
-    started, go = threading.Event(), threading.Event()
-    blocker = pool.submit(lambda: (started.set(), go.wait(10)))
-    started.wait(10)
+@pytest.mark.parametrize("started", [0, 1, 2])
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
+def test_a_system_without_more_threads(started, error, monkeypatch):
+    """The call runs on those that there are."""
+    start_new_thread, threads = _threads.start_new_thread, []
 
-    def submit(work, *args):
-        """As the pool's where it has one thread, at work, and cannot start another: it keeps the work."""
-        blocker.add_done_callback(lambda _: work(*args))
-        raise RuntimeError("can't start new thread")
+    def start(*args):
+        if len(threads) == started:
+            raise error
+        threads.append(start_new_thread(*args))
 
-    monkeypatch.setattr(pool, "submit", submit)
-    monkeypatch.setattr(_threads, "_executor", lambda size: pool)
+    monkeypatch.setattr(_threads, "start_new_thread", start)
     taken = []
 
     def kernel(x, out):
-        taken.append(threading.current_thread())
+        taken.append(threading.get_ident())
         np.copyto(out, x)
 
     x, out = np.arange(12.0).reshape(4, 3, 1), checks.poisoned((4, 3, 1), np.float64)
     kernel.elements_per_thread = 1
     _threads.run(kernel, x.shape, (x, out), 4)
-    go.set()
-    blocker.result()
-    pool.shutdown()
     np.testing.assert_array_equal(out, x)
-    assert taken == [threading.current_thread()] * 4
+    assert len(taken) == 4
+    assert set(taken) <= {threading.get_ident(), *threads}
 
 
 CTRL_C = """

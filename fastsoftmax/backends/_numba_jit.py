@@ -5,13 +5,19 @@ import inspect
 import math
 import os
 import threading
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 
 import numba
+import numpy as np
 from numba import prange, types
+from numba.core.compiler_lock import global_compiler_lock
 
 from fastsoftmax import _threads
+from fastsoftmax._front import floating_point_mode
+from fastsoftmax.backends._numba_mode import restore_mode, take_mode
 
 if numba.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: these kernels run compiled or not at all")
@@ -69,9 +75,12 @@ def _named(function, name, **replaced):
     return copy
 
 
-def _each_part(first, threads, parts, *args):
+def _each_part(first, threads, parts, done, *args):
     for p in prange(threads):
+        mode = take_mode()
         serial(*args, first + p, parts)  # noqa: F821  (each copy has its own)
+        restore_mode(mode)
+        done[p] = True
 
 
 class Kernel:
@@ -96,22 +105,23 @@ class Kernel:
         except KeyError:
             serial = self._compile(args[0].dtype)
         rounds = self._rounds(args[0], 1)
-        for part in range(rounds):
-            serial(*args, part, rounds)
-
-    @property
-    def parallel(self):
-        """The kernel on several threads, or None where numba cannot start any."""
-        return self._run_parallel if _launcher.usable else None
+        with floating_point_mode():
+            for part in range(rounds):
+                serial(*args, part, rounds)
 
     def _rounds(self, a, threads):
         """How many times to start; Ctrl-C is answered in between."""
         return math.ceil(a.size / (threads * getattr(self, "block_elements", _threads.BLOCK_ELEMENTS)))
 
-    def _run_parallel(self, *args, num_threads):
+    def parallel(self, *args, num_threads):
+        """The same on several threads."""
         threads = min(num_threads, numba.config.NUMBA_NUM_THREADS)
-        twin = self._twin(args[0].dtype) if threads > 1 else None
-        if twin is None or not _launcher.lock.acquire(blocking=False):
+        twin = self._twin(args[0].dtype) if threads > 1 and _launcher.usable() else None
+        if twin is None:
+            _threads.run_in_blocks(self, args[0].shape, args, num_threads)
+            return
+        turn = _Turn()
+        if not _launcher.take(turn):
             self(*args)
             return
         rounds = self._rounds(args[0], threads)
@@ -119,10 +129,9 @@ class Kernel:
         try:
             numba.set_num_threads(threads)
             for first in range(0, rounds * threads, threads):
-                twin(first, threads, rounds * threads, *args)
+                _launch(twin, first, threads, rounds * threads, args)
         finally:
             numba.set_num_threads(before)
-            _launcher.lock.release()
 
     def _compile(self, dtype):
         with _compiling:
@@ -132,17 +141,18 @@ class Kernel:
         return self._serial[dtype]
 
     def _twin(self, dtype):
-        """The parallel kernel, or None if numba finds no threading layer."""
+        """The parallel kernel, or None if numba cannot compile one."""
         if dtype not in self._twins:
             serial = self._serial.get(dtype) or self._compile(dtype)
             with _compiling:
                 try:
                     function = _named(_each_part, f"{self.__name__}_parallel", serial=serial)
+                    done = types.Array(types.bool_, 1, "C")
                     arguments = types.StarArgTuple(self._signature(dtype))
-                    signature = (types.intp, types.intp, types.intp, arguments)
+                    signature = (types.intp, types.intp, types.intp, done, arguments)
                     self._twins[dtype] = _compiled(function, signature, parallel=True)
                 except Exception:
-                    _launcher.usable = False
+                    _launcher.give_up()
                     return None
         return self._twins[dtype]
 
@@ -150,30 +160,73 @@ class Kernel:
         return tuple(argument(numba.from_dtype(dtype)) for argument in self._argument_types)
 
 
+def _launch(twin, first, threads, parts, args):
+    """Run some parts. What a worker raises, for want of memory, numba loses or makes a SystemError."""
+    done = np.zeros(threads, np.bool_)
+    with suppress(SystemError):
+        twin(first, threads, parts, done, *args)
+    if not done.all():
+        raise MemoryError("no memory for the scratch of a numba kernel")
+
+
+class _Turn:
+    """Whose turn it is to start parallel kernels: over with the frame that holds it, whatever is raised."""
+
+    __slots__ = ("__weakref__",)
+
+
 class _Launcher:
     """Whether parallel kernels may be started, and by whom.
 
-    Numba's workqueue layer ends the process when two threads start one at a time, and GNU OpenMP ends
-    a forked child that does: so one at a time, others run serially, and none in children.
+    One at a time, others run serially; and none in forked children, which GNU OpenMP would end. Numba's
+    workqueue layer ends the process if anybody else starts one meanwhile, a prange of the user's own for
+    example: there blocks go over threads of ours.
     """
 
     def __init__(self):
-        self.usable = True
-        self.lock = threading.Lock()
+        self._usable, self._turn = None, lambda: None
+        self.lock = threading.RLock()  # for a moment, and again by a signal handler that comes in it
 
-    def after_fork(self):
-        self.usable = False
+    def usable(self):
+        if self._usable is None:
+            try:
+                numba.get_num_threads()  # has numba choose its layer
+                self._usable = numba.threading_layer() != "workqueue"
+            except ValueError:  # there is none
+                self._usable = False
+        return self._usable
+
+    def give_up(self):
+        self._usable = False
+
+    def take(self, turn):
+        with self.lock:
+            is_free = self._turn() is None
+            if is_free:
+                self._turn = weakref.ref(turn)
+        return is_free
 
 
 _launcher = _Launcher()
 _compiling = threading.RLock()
 
 
+def _before_fork():
+    """A child lacks the threads that compile: it must not find a lock taken, ours or numba's."""
+    _compiling.acquire()
+    global_compiler_lock.acquire()
+
+
 def _after_fork():
-    global _compiling
-    _compiling = threading.RLock()  # a thread of the parent may have held it
-    _launcher.after_fork()
+    global_compiler_lock.release()
+    _compiling.release()
+
+
+def _after_fork_in_child():
+    _after_fork()
+    _launcher.lock = threading.RLock()
+    _launcher.give_up()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -207,8 +207,8 @@ class _Weighted(Kernel):
     def __call__(self, x, labels, weight, *others):
         super().__call__(x, labels, _or_ones(weight, x), *others)
 
-    def _run_parallel(self, x, labels, weight, *others, num_threads):
-        super()._run_parallel(x, labels, _or_ones(weight, x), *others, num_threads=num_threads)
+    def parallel(self, x, labels, weight, *others, num_threads):
+        super().parallel(x, labels, _or_ones(weight, x), *others, num_threads=num_threads)
 
 
 def _or_ones(weight, x):

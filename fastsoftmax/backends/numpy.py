@@ -111,7 +111,7 @@ def log_softmax_jvp(logy, t, out):
         _store(np.subtract(t, dot.astype(t.dtype), out=d), out)
 
 
-@_interruptible
+@sized(block_elements=4 * 1024 * 1024, elements=lambda canonical: canonical[0] * canonical[1] ** 2)
 def softmax_jacobian(y, out):
     work, (outer, n, _) = _Scratch(), y.shape
     rows = max(1, BLOCK // (y.itemsize * n * n))
