@@ -314,10 +314,10 @@ MUTANTS = [
     *_of(
         "fastsoftmax/backends/_numba_rows.py",
         (
-            "far_first, far_second = plus(s.start, s.far_first, s.far_second, first, second)",
-            "far_first, far_second = first, second",
+            "first, second = plus(s.start, s.far_first, s.far_second, first, second)",
+            "first, second = s.far_first, s.far_second",
         ),
-        ("        s = handed_over(s)\n    hi, lo = folded(t, s)", "    hi, lo = folded(t, s)"),
+        ("return s if start == 0 else _handed_over(s)", "return s if start == 0 else no_sum(s.start)"),
         ("add(s, where_greater(largest, left_out, zero, e))", "add(s, where_equal(largest, one, zero, e))"),
         (
             "TERMS = 65536",
@@ -327,7 +327,8 @@ MUTANTS = [
     ),
     *_of(
         "fastsoftmax/backends/numba.py",
-        ("            s = handed_over(s)\n        inverse, correction", "        inverse, correction"),
+        ("if t.vectors == 1 and t.tail <= 8:", "if True:"),
+        ("_multiply(y_tile, t, splat(y, 1) / scale)", "_multiply(y_tile, t, scale)"),
         (
             "return weight * nll if nll != np.inf else 2 * (weight * (row_max / 2 - x / 2))",
             "return weight * nll",

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastsoftmax.backends._numba_jit import allocating, inlined
 from fastsoftmax.backends._numba_vectors import (
+    BYTES,
     constant,
     exponent_and_fraction,
     fma,
@@ -32,6 +33,7 @@ from fastsoftmax.backends._numba_vectors import (
     plus_smaller,
     polynomial,
     prefetch,
+    rounded,
     splat,
     store,
     store_element,
@@ -54,15 +56,21 @@ row. The task after this one starts at ``next``."""
 
 
 @inlined
+def apart(x, axis):
+    """How many entries lie between two along an axis: not by `itemsize`, of which LLVM knows no value."""
+    return x.strides[axis] * lanes(x) // BYTES
+
+
+@inlined
 def contiguous(x):
     """Whether rows are; not so a block of one that was cut from an ``inner`` of several."""
-    return x.shape[2] == 1 and (x.shape[1] == 1 or x.strides[1] == x.itemsize)
+    return x.shape[2] == 1 and (x.shape[1] == 1 or apart(x, 1) == 1)
 
 
 @inlined
 def one_row_a_task(x):
     # Strides, not `inner`: a block may have been cut from more rows.
-    return x.shape[1] > SHORT and 2 * x.strides[1] <= lanes(x) * x.itemsize
+    return x.shape[1] > SHORT and 2 * x.strides[1] <= BYTES
 
 
 @inlined
@@ -95,24 +103,24 @@ def task(x, k):
     outer, n, inner = x.shape
     width = lanes(x)
     o, i = first_row(x, k)
-    apart = x.strides[0] // x.itemsize
+    outer_step = apart(x, 0)
     if one_row_a_task(x):
-        return whole_row(x, o * apart + i)
+        return whole_row(x, o * outer_step + i)
     if contiguous(x):
         live = min(width, outer - o)
-        return Task(False, o * apart, (o + width) * apart, 1, apart, n, live, live)
+        return Task(False, o * outer_step, (o + width) * outer_step, 1, outer_step, n, live, live)
     live = min(width, inner - i)
-    start = o * apart + i
-    return Task(False, start, start + width, x.strides[1] // x.itemsize, 1, n, live, live)
+    start = o * outer_step + i
+    return Task(False, start, start + width, apart(x, 1), 1, n, live, live)
 
 
 @inlined
 def whole_row(x, start):
     """The row that begins at element ``start``, alone."""
-    n, width, apart = x.shape[1], lanes(x), x.strides[1] // x.itemsize
+    n, width, step = x.shape[1], lanes(x), apart(x, 1)
     vectors = (n + width - 1) // width
-    next_row = start + (n if apart == 1 else 1)
-    return Task(True, start, next_row, width * apart, apart, vectors, width, n - (vectors - 1) * width)
+    next_row = start + (n if step == 1 else 1)
+    return Task(True, start, next_row, width * step, step, vectors, width, n - (vectors - 1) * width)
 
 
 @inlined
@@ -167,7 +175,7 @@ def scratch(x):
 def aligned(x, size):
     """Uninitialised memory of ``x``'s dtype where no vector crosses a cache line."""
     memory = np.empty(size + lanes(x), x.dtype)
-    return memory[-memory.ctypes.data // x.itemsize % lanes(x) :]
+    return memory[-memory.ctypes.data * lanes(x) // BYTES % lanes(x) :]
 
 
 @inlined
@@ -231,7 +239,7 @@ def shift_of(m):
 def exp_shifted(v, shift):
     """``2**POWER * c * exp(v - m)`` to 0.7 ULP, with a factor ``c`` of the row, from 2/3 to 3/2."""
     f, scale = _exp_parts(v, shift)
-    return (splat(v, 1) + f) * scale
+    return fma(f, scale, scale)
 
 
 @inlined
@@ -310,31 +318,39 @@ def add_smaller(s, v):
 
 
 @inlined
-def handed_over(s):
-    """The same sum, with all its terms among those before."""
-    first, second = plus(s.start, s.first, s.second, *widened(splat(s.start, 0) - s.start))
-    far_first, far_second = plus(s.start, s.far_first, s.far_second, first, second)
+def before(start, s):
+    """The sum with which a stretch begins: what it has of the one before is handed over."""
+    return s if start == 0 else _handed_over(s)
+
+
+@inlined
+def _handed_over(s):
+    near, _ = widened(s.start)
+    far_first, far_second = plus(s.start, s.far_first, s.far_second, s.first - near, s.second)
     return Sum(s.start, *widened(s.start), far_first, far_second)
 
 
 @inlined
 def folded(t, s):
     """The sums of a task's rows in two parts, from those of its lanes."""
-    return two_sum(*_of_rows(t, s))
+    return narrowed(s.start, *_of_rows(t, s))
 
 
 @inlined
 def total(t, s):
-    """The sums of a task's rows; of infinities and NaN, what IEEE arithmetic gives."""
-    hi, lo = _of_rows(t, s)
-    return where_equal(hi - hi, splat(hi, 0), hi + lo, hi)
+    """The same in one number; of infinities and NaN, what IEEE arithmetic gives."""
+    return rounded(s.start, *_of_rows(t, s))
 
 
 @inlined
 def _of_rows(t, s):
+    near, _ = widened(s.start)
+    first, second = s.first - near, s.second
+    if t.vectors > TERMS:
+        first, second = plus(s.start, s.far_first, s.far_second, first, second)
     if t.folds:
-        return narrowed(s.start, *fold_sum(s.start, s.far_first, s.far_second))
-    return narrowed(s.start, s.far_first, s.far_second)
+        first, second = fold_sum(s.start, first, second)
+    return first, second
 
 
 @inlined
@@ -359,6 +375,7 @@ def summary(tile, x, out, t, m, keep):
     shift, zero, one = shift_of(m), splat(tile, 0), splat(tile, 1)
     s, left_out = no_sum(tile), zero
     for start in stretches(t):
+        s = before(start, s)
         for j in stretch(t, start):
             v = vector(tile, j)
             e = exp_shifted(v, shift)
@@ -368,9 +385,8 @@ def summary(tile, x, out, t, m, keep):
             largest = where_equal(v, m, one, zero)
             s = add(s, where_greater(largest, left_out, zero, e))
             left_out = larger(largest, left_out)
-        s = handed_over(s)
     hi, lo = folded(t, s)
-    left_out = total(t, handed_over(add(no_sum(tile), left_out)))
+    left_out = total(t, add(no_sum(tile), left_out)) if t.folds else one
     return _summary_of(hi, lo, left_out, *_exp_of_max(m, shift))
 
 

@@ -526,23 +526,44 @@ def widened(typingctx, v):
     return types.UniTuple(Vector(types.float64), 2)(v), codegen
 
 
+def _joined(builder, like, halves):
+    """Two vectors of doubles, rounded to floats."""
+    half = ir.VectorType(ir.FloatType(), halves[0].type.count)
+    return _shuffled(builder, *(builder.fptrunc(part, half) for part in halves), range(like.lanes))
+
+
 @intrinsic
 def narrowed(typingctx, like, first, second):
-    """A sum as vectors of the terms' dtype: its rounded value and what that lacks, or its two parts."""
+    """A finite sum as two vectors of the terms' dtype: its rounded value, and what that lacks."""
 
     def codegen(context, builder, sig, args):
         _, *parts = args
         if like.dtype == types.float32:
             half = ir.VectorType(ir.FloatType(), first.lanes)
-            rounded = [builder.fptrunc(part, half) for part in parts]
             lost = [
-                builder.fptrunc(builder.fsub(part, builder.fpext(r, part.type)), half)
-                for part, r in zip(parts, rounded, strict=True)
+                builder.fsub(part, builder.fpext(builder.fptrunc(part, half), part.type)) for part in parts
             ]
-            parts = [_shuffled(builder, *halves, range(like.lanes)) for halves in (rounded, lost)]
+            parts = _joined(builder, like, parts), _joined(builder, like, lost)
+        else:
+            parts = _fast_two_sum(builder, *parts)
         return context.make_tuple(builder, sig.return_type, parts)
 
     return types.UniTuple(like, 2)(like, first, second), codegen
+
+
+@intrinsic
+def rounded(typingctx, like, first, second):
+    """A sum as a vector of the terms' dtype; of infinities and NaN, what IEEE arithmetic gives."""
+
+    def codegen(context, builder, sig, args):
+        _, *parts = args
+        if like.dtype == types.float32:
+            return _joined(builder, like, parts)
+        hi, _ = parts  # the other part of an infinite sum is NaN
+        finite = builder.fcmp_ordered("==", builder.fsub(hi, hi), _constant(like, 0.0))
+        return builder.select(finite, builder.fadd(*parts), hi)
+
+    return like(like, first, second), codegen
 
 
 @intrinsic
