@@ -278,7 +278,7 @@ MUTANTS = [
         ("y -= np.log1p(rest).astype(x.dtype)", "y -= np.log(1 + rest).astype(x.dtype)"),
         ("            np.copyto(lse, largest, where=np.isinf(largest))\n", "            pass\n"),
         ("d *= _sum(work, _copy(g), g, axis)", "d *= _sum(work, _copy(d), d, axis)"),
-        ("dot = _sum(work, _product(d, t), t, axis)", "dot = _sum(work, _copy(d), t, axis)"),
+        ("dot = _sum(work, _product(work, d, t), t, axis)", "dot = _sum(work, _copy(d), t, axis)"),
         ("np.where(weight == 0, 0 * log_sum, term)", "term"),
         ("np.where(np.isinf(nll), 2 * (weight * (0.5 * m - 0.5 * x)), weight * nll)", "weight * nll"),
         ("np.copyto(terms, 0.0, where=everywhere[part] == 0)", "pass"),
