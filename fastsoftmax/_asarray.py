@@ -105,6 +105,6 @@ def _first_odd(a):
     for position, entry in np.ndenumerate(a):
         try:
             float(entry)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return position
     return None
