@@ -103,10 +103,10 @@ class Rows:
     __slots__ = ("axes", "canonical", "kept", "order", "shape")
 
     def __init__(self, shape, axis, last=False):
-        kept = range(len(shape))
+        given = range(len(shape))  # none of an array without dimensions, which is seen as one of one
         self.shape = shape = shape or (1,)
         self.axes = axes = axes_of(axis, len(shape))
-        kept = [a for a in kept if a not in axes]
+        kept = [a for a in given if a not in axes]
         self.kept = tuple(shape[a] for a in kept)
         n = math.prod(shape[a] for a in axes)
         start = axes[0] if axes else len(shape)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 import fastsoftmax as fs
+from bench import machine
 from fastsoftmax import _isa
 from tests import checks, inputs, oracle, structured, tolerances
 from tests.processes import ROOT
@@ -484,7 +485,7 @@ def readme_block(rows):
     return (
         "<!-- accuracy: begin -->\n"
         f"Largest errors over {families} families of inputs, {most} logits a line{exceptions};\nbold is "
-        f"above the bound. From `make accuracy`:\n\n{table(rows, '**{}**')}\n\n"
+        f"above the bound. From `make accuracy`, on {versions()['cpu']}:\n\n{table(rows, '**{}**')}\n\n"
         "softmax to Jacobian in ULP of the exact value; logsumexp in eps * max(abs(row max), abs(result));\n"
         "VJP and JVP in eps * y_i * (abs(g_i) + sum_j y_j * abs(g_j)); row sums in eps; flushed: results "
         "that are 0\nand should not be; long rows: the largest error of any op over its bound, in "
@@ -495,7 +496,9 @@ def readme_block(rows):
 
 
 def versions():
-    return {"fastsoftmax": fs.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+    """And the CPU: its estimate of a reciprocal, and so AVX-512's bits, may be another than of others."""
+    described = machine.describe()
+    return {name: described[name] for name in ("cpu", "fastsoftmax", "numpy", "python")}
 
 
 def write(rows, error):

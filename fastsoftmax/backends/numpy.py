@@ -10,6 +10,7 @@ how many there are, and so do its bits.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -36,10 +37,10 @@ FEW = 16
 MANY = 2**14
 
 # At up to 20 ns an element a call takes 80 ms; Ctrl-C is answered between calls.
-_interruptible = sized(block_elements=4 * 1024 * 1024)
+_interruptible = partial(sized, block_elements=4 * 1024 * 1024)
 
 
-@_interruptible
+@_interruptible()
 def softmax(x, out):
     apart = not np.may_share_memory(x, out)
     blocks = _blocks((x,), out, wide=apart)
@@ -53,7 +54,7 @@ def softmax(x, out):
         _store(e, out)
 
 
-@_interruptible
+@_interruptible()
 def log_softmax(x, out):
     blocks = _blocks((x,), out, wide=True)
     for axis, work, (x,), out in blocks:
@@ -64,7 +65,7 @@ def log_softmax(x, out):
         _store(y, out)
 
 
-@_interruptible
+@_interruptible()
 def logsumexp(x, out):
     blocks = _blocks((x,), out, wide=True)
     for axis, work, (x,), out in blocks:
@@ -76,7 +77,7 @@ def logsumexp(x, out):
         _store(lse, out)
 
 
-@_interruptible
+@_interruptible()
 def softmax_vjp(y, g, out):
     blocks = _blocks((y, g), out)
     for axis, work, (y, g), out in blocks:
@@ -91,7 +92,7 @@ def softmax_vjp(y, g, out):
         _store(h, out)
 
 
-@_interruptible
+@_interruptible()
 def log_softmax_vjp(logy, g, out):
     blocks = _blocks((logy, g), out)
     for axis, work, (logy, g), out in blocks:
@@ -101,7 +102,7 @@ def log_softmax_vjp(logy, g, out):
         _store(np.subtract(g, d, out=d), out)
 
 
-@_interruptible
+@_interruptible()
 def log_softmax_jvp(logy, t, out):
     blocks = _blocks((logy, t), out)
     for axis, work, (logy, t), out in blocks:
@@ -111,7 +112,7 @@ def log_softmax_jvp(logy, t, out):
         _store(np.subtract(t, dot.astype(t.dtype), out=d), out)
 
 
-@sized(block_elements=4 * 1024 * 1024, elements=lambda canonical: canonical[0] * canonical[1] ** 2)
+@_interruptible(elements=lambda canonical: canonical[0] * canonical[1] ** 2)  # those of the result
 def softmax_jacobian(y, out):
     work, (outer, n, _) = _Scratch(), y.shape
     rows = max(1, BLOCK // (y.itemsize * n * n))
@@ -125,7 +126,7 @@ def softmax_jacobian(y, out):
         np.einsum("rii->ri", part)[...] = (block * np.where(block > 0.5, others, 1 - block)).T
 
 
-@_interruptible
+@_interruptible()
 def cross_entropy(x, labels, weight, smoothing, loss):
     blocks = _blocks((x,), labels, loss, wide=True)
     for axis, work, (x,), labels, loss in blocks:
@@ -133,7 +134,7 @@ def cross_entropy(x, labels, weight, smoothing, loss):
         loss[...] = _losses(work, x, m, rest, _Target(work, labels, x.shape, axis, weight, smoothing))
 
 
-@_interruptible
+@_interruptible()
 def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
     blocks = _blocks((x,), labels, loss, out)
     for axis, work, (x,), labels, loss, out in blocks:
@@ -324,7 +325,7 @@ def _product(work, a, b):
         np.multiply(a[part], b[part], out=product)
         if (
             product is not terms
-        ):  # rather than to multiply as float64: NumPy's casts of operands take twice as long
+        ):  # multiplied as float64, by NumPy's casts of operands, it takes twice as long
             np.copyto(terms, product)
 
     return fill
