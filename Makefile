@@ -10,6 +10,7 @@ unexport PYTHONPATH PYTHONHOME
 # What each environment holds. Linters are pinned: a new release must not fail an old revision.
 INSTALL_demo = --editable '.[numba,demo]'
 INSTALL_test = --editable '.[numba,test]'
+INSTALL_all = --editable '.[numba,test-all]'
 INSTALL_coverage = --editable '.[numba,test]' 'coverage>=7.10'
 INSTALL_bench = --editable '.[numba,bench]'
 INSTALL_cuda = --editable '.[cuda-compile]'
@@ -29,7 +30,7 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
+.PHONY: help demo test test-all test-sanitize coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -39,6 +40,14 @@ demo: .venv/demo/current ## train a digits classifier, compare the backends, sav
 
 test: .venv/test/current ## run every test on every backend that can run here
 	$(call in,test) -m pytest -n auto $(ARGS)
+
+test-all: .venv/all/current ## every test, those that take minutes too, beside joblib, dask and PyTorch; sanitizers (an hour)
+	$(call in,all) -m pytest -n auto -m 'slow or not slow' $(ARGS)
+	$(MAKE) test-sanitize
+
+test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and UBSan, then with TSan (half an hour)
+	$(call in,test) -m tests.sanitize address
+	$(call in,test) -m tests.sanitize thread
 
 # Numba's cache is a new one: what it holds already would not be compiled, and the compiler's part not run.
 # Under a tracer Ctrl-C is not answered in time.
@@ -62,7 +71,9 @@ lint: .venv/lint/current ## check style and types
 BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc
 
 bench: .venv/bench/current ## time every op, backend and peer (minutes) and save the run
-	$(call in,bench) $(BENCH) bench --benchmark-min-rounds=5 --benchmark-max-time=0.25 --benchmark-storage=bench/results/runs --benchmark-autosave $(ARGS)
+	@mkdir -p .cache/bench
+	$(call in,bench) $(BENCH) bench --benchmark-min-rounds=5 --benchmark-max-time=0.25 --benchmark-json=.cache/bench/run.json $(ARGS)
+	$(call in,bench) -m bench.results_files .cache/bench/run.json
 	$(call in,bench) -m bench.sweep
 
 bench-quick: .venv/bench/current ## time the main cells in under 90 s, print the table and a report page

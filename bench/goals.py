@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
 from statistics import median
 from timeit import timeit
 
@@ -18,9 +17,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench import results_files
 from bench.goals_table import BACKEND_GOALS, GOALS, required
 
-RESULTS = Path(__file__).parent / "results" / "goals"
 SECONDS_A_CASE = 0.5
 # Slower than this a call, and a candidate takes part in no more than a few rounds of its own.
 SLOW = 0.2
@@ -226,10 +225,8 @@ def _verdict(row):
 
 def _save(runs):
     now = datetime.now(timezone.utc)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{now:%Y%m%d_%H%M%S}.json"
-    path.write_text(json.dumps({"datetime": now.isoformat(), "runs": runs}, indent=1) + "\n")
-    return os.path.relpath(path)
+    saved = {"datetime": now.isoformat(), "runs": runs}
+    return os.path.relpath(results_files.write(f"goals/{now:%Y%m%d_%H%M%S}.json", saved))
 
 
 if __name__ == "__main__":

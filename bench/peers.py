@@ -7,7 +7,6 @@ function that it returns does what a user of that library would call.
 import importlib
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.metadata import version
 
 import numpy as np
 
@@ -25,7 +24,6 @@ class Candidate:
 
     name: str
     kind: str
-    version: str
     ops: dict  # op -> function(*arrays, axis=, out=)
     array: object = np.asarray  # to the candidate's own arrays
     to_numpy: object = np.asarray
@@ -71,7 +69,7 @@ def _ours(name, backend):
         ops = functions
     else:
         ops = {key: _without_out(partial(function, backend=backend)) for key, function in functions.items()}
-    return Candidate(name, "backend", fs.__version__, ops, set_threads=fs.set_num_threads)
+    return Candidate(name, "backend", ops, set_threads=fs.set_num_threads)
 
 
 def _without_out(function):
@@ -108,7 +106,7 @@ def floors():
         **{op: _into_warm(lambda y, g, out: np.add(y, g, out=out)) for op in products},
         "softmax_jacobian": lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype),
     }
-    return [Candidate("floor", "floor", np.__version__, ops)]
+    return [Candidate("floor", "floor", ops)]
 
 
 def _into_warm(function):
@@ -176,7 +174,7 @@ def _numpy():
         e /= len(x)
         return loss, e
 
-    return Candidate("numpy textbook", "peer", np.__version__, _table(locals()))
+    return Candidate("numpy textbook", "peer", _table(locals()))
 
 
 def _scipy():
@@ -191,7 +189,7 @@ def _scipy():
     def logsumexp(x, axis, out):
         return special.logsumexp(x, axis)
 
-    return Candidate("scipy", "peer", version("scipy"), _table(locals()))
+    return Candidate("scipy", "peer", _table(locals()))
 
 
 def _torch():
@@ -232,9 +230,7 @@ def _torch():
         return loss.detach(), dx
 
     ops = _table(locals())
-    return Candidate(
-        "torch", "peer", torch.__version__, ops, torch.from_numpy, np.asarray, torch.set_num_threads
-    )
+    return Candidate("torch", "peer", ops, torch.from_numpy, np.asarray, torch.set_num_threads)
 
 
 def _jax():
@@ -276,7 +272,7 @@ def _jax():
         return lambda *args, axis, out: jax.block_until_ready(compiled(*args, axis=axis))
 
     ops = {op: waiting(function) for op, function in _table(locals()).items()}
-    return Candidate("jax", "peer", jax.__version__, ops, jnp.asarray)
+    return Candidate("jax", "peer", ops, jnp.asarray)
 
 
 def _numexpr():
@@ -314,7 +310,7 @@ def _numexpr():
         total = evaluate("exp(logy) * t", logy=logy, t=t).sum(axis, keepdims=True)
         return evaluate("t - total", out, t=t, total=total)
 
-    return Candidate("numexpr", "peer", ne.__version__, _table(locals()), set_threads=ne.set_num_threads)
+    return Candidate("numexpr", "peer", _table(locals()), set_threads=ne.set_num_threads)
 
 
 def _autograd():
@@ -328,7 +324,7 @@ def _autograd():
     def softmax_jacobian_dense(y, axis, out):
         return autograd.jacobian(of_logits)(np.log(y))
 
-    return Candidate("autograd", "peer", version("autograd"), _table(locals()))
+    return Candidate("autograd", "peer", _table(locals()))
 
 
 def _table(functions):

@@ -1,10 +1,16 @@
-"""Saved runs, read back: pytest-benchmark's JSON, the goals' and the sweep's."""
+"""What measurements leave behind, and read back: runs, goals, the sweep.
+
+``python -m bench.results_files RUN.json`` keeps a run of pytest-benchmark, of which a history needs 2 %: the
+best and the median time of every cell.
+"""
 
 import json
+import sys
 from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 
+from bench import machine
 from bench.goals_table import GOALS
 from bench.peers import DEFAULT
 
@@ -16,8 +22,8 @@ PEERS = ("numpy textbook", "scipy", "torch", "jax", "numexpr", "autograd")
 class Run:
     """One saved run.
 
-    ``cells[case, threads][candidate]`` is ``{"best", "median", "GB/s", "kind"}``, the times in
-    seconds; ``startup[name]`` has the first two.
+    ``cells[case, threads][candidate]`` is ``{"best", "median", "GB/s"}``, the times in seconds;
+    ``startup[name]`` has the first two.
     """
 
     path: Path
@@ -49,23 +55,75 @@ class Run:
 
 
 def load(path):
-    saved = json.loads(Path(path).read_text())
-    cells, startup = {}, {}
-    for entry in saved["benchmarks"]:
-        facts, stats = entry["extra_info"], entry["stats"]
-        times = {"best": stats["min"], "median": stats["median"]}
+    """A run that was kept, or as pytest-benchmark writes it."""
+    saved = json.loads(Path(path).read_text("utf-8"))
+    if "benchmarks" in saved:
+        saved = _kept(saved)
+    cells = {}
+    for case, threads, size, times in saved["cells"]:
+        cells[case, threads] = {
+            name: {"best": best, "median": median, "GB/s": size / best / 1e9}
+            for name, (best, median) in times.items()
+        }
+    startup = {name: {"best": best, "median": median} for name, (best, median) in saved["startup"]}
+    return Run(Path(path), saved["datetime"], saved["commit"], saved["machine"], cells, startup)
+
+
+def _kept(measured):
+    """What a history needs of a run."""
+    cells, startup = {}, []
+    for entry in measured["benchmarks"]:
+        facts, times = entry["extra_info"], [entry["stats"]["min"], entry["stats"]["median"]]
         if "startup" in facts:
-            startup[facts["startup"]] = times
+            startup.append([facts["startup"], times])
             continue
-        times |= {key: facts[key] for key in ("kind", "GB/s")}
-        cells.setdefault((facts["case"], facts["threads"]), {})[facts["candidate"]] = times
-    commit = saved["commit_info"]["id"][:9] + ("+" if saved["commit_info"]["dirty"] else "")
-    return Run(Path(path), saved["datetime"], commit, saved["machine_info"], cells, startup)
+        cell = cells.setdefault((facts["case"], facts["threads"]), (facts["bytes"], {}))
+        cell[1][facts["candidate"]] = times
+    commit = measured["commit_info"]["id"][:9] + ("+" if measured["commit_info"]["dirty"] else "")
+    return {
+        "datetime": measured["datetime"],
+        "commit": commit,
+        "machine": {name: measured["machine_info"][name] for name in machine.describe()},
+        "startup": startup,
+        "cells": [[*key, *cell] for key, cell in cells.items()],
+    }
+
+
+def keep(path):
+    """Save a run of pytest-benchmark among the others."""
+    run = _kept(json.loads(Path(path).read_text("utf-8")))
+    name = "".join(c for c in run["datetime"][:19] if c.isdigit())
+    return write(f"runs/{name}_{run['commit']}.json", run)
+
+
+def write(name, content):
+    """Compact, times to four digits, and a line an entry: a change shows as one."""
+    lines = []
+    for key, value in content.items():
+        entries = [_compact(v) for v in value] if isinstance(value, list) else None
+        text = "[\n" + ",\n".join(entries) + "\n]" if entries else _compact(value)
+        lines.append(f"{json.dumps(key)}: {text}")
+    path = RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    return path
+
+
+def _compact(value):
+    return json.dumps(_rounded(value), separators=(",", ":"))
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def saved_runs():
     """Every saved run, oldest first."""
-    return sorted(map(load, RESULTS.glob("runs/*/*.json")), key=lambda run: run.datetime)
+    return sorted(map(load, RESULTS.glob("runs/*.json")), key=lambda run: run.datetime)
 
 
 def sweep():
@@ -78,3 +136,7 @@ def goals():
     """The newest saved measurement of the goals, or None."""
     paths = sorted(RESULTS.glob("goals/*.json"))
     return json.loads(paths[-1].read_text()) if paths else None
+
+
+if __name__ == "__main__":
+    print(f"saved: {keep(sys.argv[1])}")

@@ -5,13 +5,12 @@ is where kernels change, and where the order of the backends does.
 """
 
 import argparse
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench import cases, machine, peers
+from bench import cases, machine, peers, results_files
 from fastsoftmax._timing import interleave
 
 RESULT = Path(__file__).parent / "results" / "sweep.json"
@@ -39,8 +38,7 @@ def main():
         "ours": [c.name for c in candidates if c.kind == "backend"],
         "curves": curves,
     }
-    arguments.to.parent.mkdir(parents=True, exist_ok=True)
-    arguments.to.write_text(json.dumps(saved) + "\n")
+    results_files.write(arguments.to, saved)
 
 
 def _arguments():

@@ -5,7 +5,7 @@ from time import perf_counter
 
 import pytest
 
-from bench import cases, machine, peers
+from bench import cases, peers
 
 # A call that takes longer is measured this often, in seconds and rounds.
 SLOW, ROUNDS_IF_SLOW = 0.5, 1
@@ -27,25 +27,11 @@ def test_speed(benchmark, set_threads, cell):
             benchmark.pedantic(run, rounds=ROUNDS_IF_SLOW)
         else:
             benchmark(run)
-    benchmark.extra_info |= _facts(case, candidate, threads)
-    if benchmark.stats:
-        benchmark.extra_info["GB/s"] = case.bytes / benchmark.stats.stats.min / 1e9
-
-
-def _facts(case, candidate, threads):
-    return {
-        "op": case.op,
-        "shape": list(case.shape),
-        "dtype": case.dtype,
-        "axis": case.axis,
-        "out": case.out,
-        "layout": case.layout,
+    benchmark.extra_info |= {
         "case": str(case),
         "candidate": candidate.name,
-        "kind": candidate.kind,
-        "version": candidate.version,
         "threads": threads,
-        "isa": machine.cpu_level(),
+        "bytes": case.bytes,
     }
 
 
