@@ -2,7 +2,9 @@
 
 import os
 import platform
+import struct
 from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -38,11 +40,29 @@ def load():
     """The best build of the kernels, and its level's name; ``ImportError`` where there is none."""
     missing = []
     for level in levels():
+        name = f"fastsoftmax._kernels_{level.removeprefix('x86-64-')}"
         try:
-            return import_module(f"fastsoftmax._kernels_{level.removeprefix('x86-64-')}"), level
-        except ImportError as error:
+            _check_whole(name)
+            return import_module(name), level
+        except (ImportError, OSError) as error:
             missing.append(str(error))
     raise ImportError(
         "the compiled extension is missing (install a C compiler, GCC or Clang, and run "
         f"'pip install --force-reinstall --no-binary fastsoftmax fastsoftmax'): {'; '.join(missing)}"
     )
+
+
+def _check_whole(name):
+    """A library that is cut short, by a full disk for example, would end the process when it is loaded.
+
+    Of ELF files the table of sections stands last (e_shoff, e_shentsize and e_shnum of its 64-bit header).
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return
+    with open(spec.origin, "rb") as file:
+        header, size = file.read(64), os.fstat(file.fileno()).st_size
+    if header.startswith(b"\x7fELF\x02\x01") and len(header) == 64:
+        table, entry, entries = struct.unpack_from("<40xQ10xHH", header)
+        if size < table + entry * entries:
+            raise ImportError(f"{spec.origin} is cut short: {size} bytes of {table + entry * entries}")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 # Makes `import NAME` fail in a child, with this in front of its code.
@@ -12,6 +14,12 @@ HIDE = """
 import sys
 for name in {names!r}:
     sys.modules[name] = None
+"""
+
+# An editable installation finds what is missing where the package was imported from.
+WITHOUT_EDITABLE = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 """
 
 # Makes every compiled module of the package fail to import.
@@ -30,6 +38,16 @@ class Hide(machinery.PathFinder):
 
 sys.meta_path.insert(0, Hide)
 """
+
+
+def threading_layer(name):
+    """The variables of a child in which Numba uses this layer, of those it finds by itself or by its path."""
+    if name != "tbb":
+        return {"NUMBA_THREADING_LAYER": name}
+    libraries = Path(sys.prefix, "lib")  # where pip installs it, and no loader looks
+    if not list(libraries.glob("libtbb.so*")):
+        pytest.skip("threading layer tbb: the library is not installed")
+    return {"NUMBA_THREADING_LAYER": "tbb", "LD_LIBRARY_PATH": str(libraries)}
 
 
 def python(code, *, timeout=120, **environment):
