@@ -265,6 +265,40 @@ def test_beside_a_prange_of_the_users():
     assert processes.python(BESIDE_PRANGE, NUMBA_THREADING_LAYER="workqueue").strip() == "True True"
 
 
+FORKED_BEFORE_THREADS_START = """
+import os, warnings
+import numpy as np
+import fastsoftmax as fs
+
+warnings.simplefilter("ignore")
+options = {"backend": "numba", "num_threads": 2}
+x = np.random.default_rng(0).normal(size=(3000, 100))
+expected = fs.softmax(x, **options)
+
+from fastsoftmax.backends import _numba_jit
+numba, pids = _numba_jit.numba, []
+set_num_threads = numba.set_num_threads
+
+def fork(n):
+    set_num_threads(n)
+    pids[:] = pids or [os.fork()]
+
+numba.set_num_threads = fork
+out = np.full_like(x, 7)
+right = (fs.softmax(x, out=out, **options) == expected).all() and (fs.softmax(x, **options) == expected).all()
+if pids == [0]:
+    os._exit(not right)
+print(os.waitpid(pids[0], 0)[1], right)
+"""
+
+
+@needs_signals
+@pytest.mark.usefixtures("with_numba")
+def test_forked_before_numbas_threads_start():
+    """GNU OpenMP ended a child that a handler forked after the call had decided to run in parallel."""
+    assert processes.python(FORKED_BEFORE_THREADS_START, timeout=60).strip() == "0 True"
+
+
 FORKED_WHILE_COMPILING = """
 import os, threading, time, warnings
 import numpy as np

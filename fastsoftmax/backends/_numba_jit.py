@@ -105,9 +105,7 @@ class Kernel:
         except KeyError:
             serial = self._compile(args[0].dtype)
         rounds = self._rounds(args[0], 1)
-        with floating_point_mode():
-            for part in range(rounds):
-                serial(*args, part, rounds)
+        _run_parts(serial, args, range(rounds), rounds)
 
     def _rounds(self, a, threads):
         """How many times to start; Ctrl-C is answered in between."""
@@ -116,7 +114,7 @@ class Kernel:
     def parallel(self, *args, num_threads):
         """The same on several threads."""
         threads = min(num_threads, numba.config.NUMBA_NUM_THREADS)
-        twin = self._twin(args[0].dtype) if threads > 1 and _launcher.usable() else None
+        twin = self._twin(args[0].dtype) if threads > 1 and _launcher.can_be_used() else None
         if twin is None:
             _threads.run_in_blocks(self, args[0].shape, args, num_threads)
             return
@@ -129,7 +127,9 @@ class Kernel:
         try:
             numba.set_num_threads(threads)
             for first in range(0, rounds * threads, threads):
-                _launch(twin, first, threads, rounds * threads, args)
+                parts = range(first, first + threads)
+                if not _launch(twin, args, parts, rounds * threads):
+                    _run_parts(self._serial[args[0].dtype], args, parts, rounds * threads)
         finally:
             numba.set_num_threads(before)
 
@@ -152,7 +152,7 @@ class Kernel:
                     signature = (types.intp, types.intp, types.intp, done, arguments)
                     self._twins[dtype] = _compiled(function, signature, parallel=True)
                 except Exception:
-                    _launcher.give_up()
+                    _launcher.is_usable = False
                     return None
         return self._twins[dtype]
 
@@ -160,13 +160,26 @@ class Kernel:
         return tuple(argument(numba.from_dtype(dtype)) for argument in self._argument_types)
 
 
-def _launch(twin, first, threads, parts, args):
-    """Run some parts. What a worker raises, for want of memory, numba loses or makes a SystemError."""
-    done = np.zeros(threads, np.bool_)
+def _run_parts(serial, args, parts, all_parts):
+    with floating_point_mode():
+        for part in parts:
+            serial(*args, part, all_parts)
+
+
+def _launch(twin, args, parts, all_parts):
+    """Run some parts side by side, and whether it was done. A child that a signal handler forked may not.
+
+    Python runs no handler between the question and the call. What a worker raises, for want of memory, numba
+    loses or makes a SystemError.
+    """
+    done = np.zeros(len(parts), np.bool_)
+    first, threads = parts.start, len(parts)
     with suppress(SystemError):
-        twin(first, threads, parts, done, *args)
-    if not done.all():
+        if _launcher.is_usable:
+            twin(first, threads, all_parts, done, *args)
+    if _launcher.is_usable and not done.all():
         raise MemoryError("no memory for the scratch of a numba kernel")
+    return done.all()
 
 
 class _Turn:
@@ -183,21 +196,18 @@ class _Launcher:
     example: there blocks go over threads of ours.
     """
 
-    def __init__(self):
-        self._usable, self._turn = None, lambda: None
+    def __init__(self, is_usable=None):
+        self.is_usable, self._turn = is_usable, lambda: None
         self.lock = threading.RLock()  # for a moment, and again by a signal handler that comes in it
 
-    def usable(self):
-        if self._usable is None:
+    def can_be_used(self):
+        if self.is_usable is None:
             try:
                 numba.get_num_threads()  # has numba choose its layer
-                self._usable = numba.threading_layer() != "workqueue"
+                self.is_usable = numba.threading_layer() != "workqueue"
             except ValueError:  # there is none
-                self._usable = False
-        return self._usable
-
-    def give_up(self):
-        self._usable = False
+                self.is_usable = False
+        return self.is_usable
 
     def take(self, turn):
         with self.lock:
@@ -223,9 +233,9 @@ def _after_fork():
 
 
 def _after_fork_in_child():
+    global _launcher
     _after_fork()
-    _launcher.lock = threading.RLock()
-    _launcher.give_up()
+    _launcher = _Launcher(is_usable=False)  # a handler may fork within a method of the other
 
 
 if hasattr(os, "register_at_fork"):
