@@ -1,5 +1,7 @@
 """Softmax and its derivatives for NumPy arrays: fast, accurate, on interchangeable backends."""
 
+from contextlib import suppress
+
 from fastsoftmax._threads import get_num_threads, set_num_threads, threads
 from fastsoftmax.api import (
     cross_entropy,
@@ -24,6 +26,10 @@ from fastsoftmax.registry import (
 )
 
 __version__ = "0.1.0"
+
+with suppress(ImportError, ValueError):  # no threadpoolctl of 3.5 or newer, or no compiled kernels
+    from fastsoftmax import _threadpoolctl  # noqa: F401
+del suppress
 
 __all__ = [
     "BackendUnavailable",

@@ -22,6 +22,7 @@ from fastsoftmax import _front
 from fastsoftmax._options import as_int
 
 ENVIRONMENT = "FASTSOFTMAX_NUM_THREADS"
+OPENMP = "OMP_NUM_THREADS"
 
 # A second thread pays from about this many elements each: one of the pool starts some 60 us late.
 ELEMENTS_PER_THREAD = 64 * 1024
@@ -47,8 +48,9 @@ def _positive(n, name="num_threads"):
 def set_num_threads(n: SupportsIndex | None) -> None:
     """Set how many threads calls may use that name no number; ``None`` restores the default.
 
-    The default is the environment variable ``FASTSOFTMAX_NUM_THREADS``, or else the number of CPUs
-    that this process may use (its affinity and its cgroup's quota). More than 1024 count as 1024.
+    The default is the environment variable ``FASTSOFTMAX_NUM_THREADS``, else ``OMP_NUM_THREADS``, by which
+    joblib and dask share out a machine among their workers, else the number of CPUs that this process may
+    use (its affinity and its cgroup's quota). More than 1024 count as 1024.
 
     Raises
     ------
@@ -76,9 +78,17 @@ def get_num_threads() -> int:
     >>> fs.get_num_threads() >= 1
     True
     """
-    if (n := _context.get()) is not None:
-        return n
-    return _default if _default is not None else _from_environment()
+    return _of_the_process() if (n := _context.get()) is None else n
+
+
+def _of_the_process():
+    return _from_environment() if _default is None else _default
+
+
+def limit_this_thread(n):
+    """What `threads` does, but until the next time; with what holds anyway it is undone."""
+    n = _positive(n)
+    _context.set(None if n == _of_the_process() else n)
 
 
 @contextmanager
@@ -114,12 +124,18 @@ def _from_environment():
     global _default_from_environment
     if _default_from_environment is None:
         given = os.environ.get(ENVIRONMENT)
-        if not given:
-            _default_from_environment = _usable_cpus()
-        else:
+        if given:
             n = int(given) if given.strip().isdecimal() else given
             _default_from_environment = _positive(n, f"the environment variable {ENVIRONMENT}")
+        else:
+            _default_from_environment = _from_openmp() or _usable_cpus()
     return _default_from_environment
+
+
+def _from_openmp():
+    """That of the outermost of nested regions ("4,2"), or None: what OpenMP ignores is ignored here."""
+    outermost = os.environ.get(OPENMP, "").split(",")[0].strip()
+    return _positive(int(outermost)) if outermost.isdecimal() and int(outermost) else None
 
 
 _default_from_environment = None

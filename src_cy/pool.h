@@ -72,6 +72,9 @@ static int start_helper(void) {
     int failed = pthread_create(&thread, &attributes, helper, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+#if defined(__linux__) && defined(_GNU_SOURCE)
+    if (!failed) pthread_setname_np(thread, "fastsoftmax"); /* in top, gdb and the tests */
+#endif
     return !failed;
 }
 
