@@ -131,13 +131,11 @@ def test_scratch_is_no_larger_than_the_array(backend):
 # ---- beyond 2^31 entries -----------------------------------------------------------------------
 
 HUGE = 2**31 + 4096
-ASK = "FASTSOFTMAX_TEST_HUGE"
 
 
+@pytest.mark.slow
 def test_beyond_two_to_the_31(backend):
-    """Where that is asked for; in a process that may take the memory that is free, and no more."""
-    if not os.environ.get(ASK):
-        pytest.skip(f"takes 9 GB and a minute a backend: set {ASK}=1")
+    """In a process that may take the memory that is free, and no more: 9 GB and a minute a backend."""
     if checks.is_slow(backend):
         pytest.skip(f"{backend} takes three hours")
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - 2**30
