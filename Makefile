@@ -42,7 +42,8 @@ test: .venv/test/current ## run every test on every backend that can run here
 	$(call in,test) -m pytest -n auto $(ARGS)
 
 test-all: .venv/all/current ## every test, those that take minutes too, beside joblib, dask and PyTorch; sanitizers (an hour)
-	$(call in,all) -m pytest -n auto -m 'slow or not slow' $(ARGS)
+	$(call in,all) -m pytest -n auto $(ARGS)
+	$(call in,all) -m pytest -m slow $(ARGS)
 	$(MAKE) test-sanitize
 
 test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and UBSan, then with TSan (half an hour)

@@ -137,7 +137,7 @@ def test_a_signal_handler(handler, floats, backend):
     code = HANDLER.format(
         backend=backend, dtype=floats, handler=handler, rows=1400, times=6 if slow else 2000
     )
-    assert processes.python(code, timeout=60).strip() == "[] True"
+    assert processes.python(code, timeout=300).strip() == "[] True"
 
 
 FORKED_WITHIN = """
@@ -297,6 +297,50 @@ print(os.waitpid(pids[0], 0)[1], right)
 def test_forked_before_numbas_threads_start():
     """GNU OpenMP ended a child that a handler forked after the call had decided to run in parallel."""
     assert processes.python(FORKED_BEFORE_THREADS_START, timeout=60).strip() == "0 True"
+
+
+FORKED_WHILE_NUMBA_STARTS = """
+import os, threading, time, warnings
+import numpy as np
+import fastsoftmax as fs
+from fastsoftmax.backends import _numba_jit
+from numba.np.ufunc import parallel
+
+warnings.simplefilter("ignore")
+options = {"backend": "numba", "num_threads": 2}
+x = np.random.default_rng(0).normal(size=(3000, 100))
+expected = fs.softmax(x, backend="numba", num_threads=1)
+inside, pids = threading.Event(), []
+can_be_used, get_num_threads = _numba_jit._Launcher.can_be_used, _numba_jit.numba.get_num_threads
+
+def fork(self):
+    if threading.current_thread() is threading.main_thread() and not pids:
+        inside.wait()
+        pids.append(os.fork())
+    return can_be_used(self)
+
+def slow():
+    with parallel._backend_init_thread_lock:
+        inside.set()
+        time.sleep(0.3)
+    return get_num_threads()
+
+_numba_jit._Launcher.can_be_used, _numba_jit.numba.get_num_threads = fork, slow
+starting = threading.Thread(target=lambda: fs.softmax(x, **options))
+starting.start()
+right = (fs.softmax(x, **options) == expected).all()
+if pids == [0]:
+    os._exit(not right)
+starting.join()
+print(os.waitpid(pids[0], 0)[1], right)
+"""
+
+
+@needs_signals
+@pytest.mark.usefixtures("with_numba")
+def test_forked_while_another_thread_starts_numbas():
+    """A child that was forked within a call waited for a lock of numba's that the other thread had."""
+    assert processes.python(FORKED_WHILE_NUMBA_STARTS, timeout=60).strip() == "0 True"
 
 
 FORKED_WHILE_COMPILING = """

@@ -123,15 +123,15 @@ class Kernel:
             self(*args)
             return
         rounds = self._rounds(args[0], threads)
-        before = numba.get_num_threads()
+        before = _get_num_threads()
         try:
-            numba.set_num_threads(threads)
+            _set_num_threads(threads)
             for first in range(0, rounds * threads, threads):
                 parts = range(first, first + threads)
                 if not _launch(twin, args, parts, rounds * threads):
                     _run_parts(self._serial[args[0].dtype], args, parts, rounds * threads)
         finally:
-            numba.set_num_threads(before)
+            _set_num_threads(before)
 
     def _compile(self, dtype):
         with _compiling:
@@ -182,6 +182,16 @@ def _launch(twin, args, parts, all_parts):
     return done.all()
 
 
+def _get_num_threads():
+    with _layer:
+        return numba.get_num_threads()
+
+
+def _set_num_threads(n):
+    with _layer:
+        numba.set_num_threads(n)
+
+
 class _Turn:
     """Whose turn it is to start parallel kernels: over with the frame that holds it, whatever is raised."""
 
@@ -203,7 +213,7 @@ class _Launcher:
     def can_be_used(self):
         if self.is_usable is None:
             try:
-                numba.get_num_threads()  # has numba choose its layer
+                _get_num_threads()  # has numba choose its layer
                 self.is_usable = numba.threading_layer() != "workqueue"
             except ValueError:  # there is none
                 self.is_usable = False
@@ -219,15 +229,18 @@ class _Launcher:
 
 _launcher = _Launcher()
 _compiling = threading.RLock()
+_layer = threading.RLock()  # whoever asks numba for its threads, which takes locks of numba's
 
 
 def _before_fork():
-    """A child lacks the threads that compile: it must not find a lock taken, ours or numba's."""
+    """A child lacks the other threads: it must find none of their locks taken, ours or numba's."""
     _compiling.acquire()
     global_compiler_lock.acquire()
+    _layer.acquire()
 
 
 def _after_fork():
+    _layer.release()
     global_compiler_lock.release()
     _compiling.release()
 
