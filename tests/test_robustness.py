@@ -21,7 +21,7 @@ needs_signals = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platfor
 def registered():
     """``register(kernels)`` as the backend "mine", for one test."""
     yield lambda ops: fs.register_backend("mine", ops, priority=-1)
-    registry._backends.pop("mine")
+    registry._backends.pop("mine", None)
     for op in registry.OPS:
         registry._kernels.pop((op, "mine"), None)
 

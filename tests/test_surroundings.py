@@ -113,6 +113,7 @@ sys.meta_path.insert(0, Broken)
 """
 
 
+@pytest.mark.usefixtures("numba_status")
 @pytest.mark.parametrize("error", ["ImportError", "OSError", "AttributeError", "SystemError"])
 def test_a_broken_numba(error):
     status = json.loads(processes.python(BREAK_NUMBA.format(error=error) + USE))
