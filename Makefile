@@ -19,7 +19,7 @@ INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' \
 	'scipy-stubs==1.17.1.5; python_version >= "3.11"' 'scipy-stubs==1.15.3.0; python_version < "3.11"'
 
 # An environment is older than one of these: it is brought up to date, and the extension rebuilt.
-SOURCES := pyproject.toml $(wildcard setup.py) $(filter-out %.c,$(wildcard src_cy/*))
+SOURCES := pyproject.toml $(wildcard setup.py) $(filter-out src_cy/_kernels.c,$(wildcard src_cy/*))
 
 in = .venv/$(1)/bin/python
 
@@ -108,5 +108,5 @@ exhaustive: .venv/test/current ## exp and log1p of every float32, the worst foun
 
 clean: ## remove environments, builds and caches
 	rm -rf .venv .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
-	rm -f fastsoftmax/*.so fastsoftmax/*/*.so src_cy/*.c
+	rm -f fastsoftmax/*.so fastsoftmax/*/*.so src_cy/_kernels.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -37,18 +37,21 @@ def _supported(level):
 
 
 def load():
-    """The best build of the kernels, and its level's name; ``ImportError`` where there is none."""
-    missing = []
-    for level in levels():
-        name = f"fastsoftmax._kernels_{level.removeprefix('x86-64-')}"
-        try:
-            _check_whole(name)
-            return import_module(name), level
-        except (ImportError, OSError) as error:
-            missing.append(str(error))
+    """The compiled kernels at the best level they have, and its name; ``ImportError`` where there is none."""
+    wanted = levels()
+    try:
+        _check_whole("fastsoftmax._kernels")
+        kernels = import_module("fastsoftmax._kernels")
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            "the compiled extension is missing (install a C compiler, GCC or Clang, and run "
+            f"'pip install --force-reinstall --no-binary fastsoftmax fastsoftmax'): {error}"
+        ) from error
+    for level in wanted:
+        if kernels.use_level(level.removeprefix("x86-64-")):
+            return kernels, level
     raise ImportError(
-        "the compiled extension is missing (install a C compiler, GCC or Clang, and run "
-        f"'pip install --force-reinstall --no-binary fastsoftmax fastsoftmax'): {'; '.join(missing)}"
+        f"the compiled kernels are for none of this CPU's levels: {', '.join(wanted) or 'x86-64'}"
     )
 
 

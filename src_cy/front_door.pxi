@@ -132,8 +132,8 @@ cdef int threads_for(const Call* c) except -1:
 cdef double sum_of(cnp.ndarray losses) noexcept:
     cdef Py_ssize_t rows = cnp.PyArray_SIZE(losses)
     if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
-        return exact_sum_of(<const float*>cnp.PyArray_DATA(losses), rows)
-    return exact_sum_of(<const double*>cnp.PyArray_DATA(losses), rows)
+        return kernels.exact_sum_f32(<const float*>cnp.PyArray_DATA(losses), rows)
+    return kernels.exact_sum_f64(<const double*>cnp.PyArray_DATA(losses), rows)
 
 
 def exact_sum(cnp.ndarray losses not None):

@@ -1,17 +1,13 @@
-/* The kernels for double and float. */
+/* The kernels for double and float, of one CPU level. */
 #pragma once
+#include "call.h"
 #include "simd.h"
 
-enum op {
-    SOFTMAX,
-    LOG_SOFTMAX,
-    LOGSUMEXP,
-    SOFTMAX_VJP,
-    LOG_SOFTMAX_VJP,
-    LOG_SOFTMAX_JVP,
-    SOFTMAX_JACOBIAN,
-    CROSS_ENTROPY,
-};
+#ifndef LEVEL
+#define LEVEL this
+#endif
+#define JOINED(a, b) JOINED_AS_THEY_ARE(a, b)
+#define JOINED_AS_THEY_ARE(a, b) a##_##b
 
 /* How many vectors a pass takes at a time, so that their dependent operations fill each other's gaps; through exp half
  * as many, whose steps then stay in registers; and lines that a sum takes before it is handed over (sums.h). */
@@ -19,7 +15,7 @@ enum { GROUP = 8, EXPS = 4, CHUNK = 65536 };
 
 /* What a pass goes over: so many lines of so many entries, and a last one of `tail` (passes.h). */
 enum kind { ROW, NARROW, TALL, WIDE };
-enum { TILE = 4, PAIR = 2 };
+enum { PAIR = 2 };
 #define WIDTH(kind) ((kind) == TALL ? TILE : (kind) == WIDE ? PAIR : 1)
 typedef struct {
     ptrdiff_t lines, lanes, tail;
@@ -33,16 +29,19 @@ enum { MIXED = 1, OTHERS = 2 };
 /* Whether something is taken off a cotangent, and whether it is made smaller before (rows.h). */
 enum { CENTRED = 1, SCALED = 2 };
 
-/* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
- * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
-typedef struct {
-    const void *weight, *everywhere;
-    double at_label, total, scale;
-} Target;
+/* Bytes of a panel of short rows, which stays in the L1 cache; and of a line of strided ones, which one entry of the TLB serves,
+ * with the passes' state in L1; and lines so few that the TLB holds their pages all at once: a tile at a time. */
+enum { PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16 };
+
+/* Of a real type, a name that profilers and tests/test_generated_code.py see, and what another unit holds. */
+#define SEEN(x, real) JOINED(x##_##real, LEVEL)
+#define TILES_OF_UNIT(op, real) JOINED(JOINED(known_tiles, op), JOINED(real, LEVEL))
 
 #define REAL double
 #define INT int64_t
 #define NAME(x) x##_f64
+#define PASS_NAME(x) SEEN(x, f64)
+#define KNOWN_TILES(op) TILES_OF_UNIT(op, f64)
 #define MANTISSA_BITS 52
 #define BIAS 512
 #define UNBIAS 0x1p-512
@@ -74,11 +73,16 @@ typedef struct {
 #include "passes.h"
 #include "rows.h"
 #include "lanes.h"
+#ifdef PART
+#include PART
+#endif
 #include "undef.h"
 
 #define REAL float
 #define INT int32_t
 #define NAME(x) x##_f32
+#define PASS_NAME(x) SEEN(x, f32)
+#define KNOWN_TILES(op) TILES_OF_UNIT(op, f32)
 #define MANTISSA_BITS 23
 #define BIAS 64
 #define UNBIAS 0x1p-64f
@@ -105,14 +109,7 @@ typedef struct {
 #include "passes.h"
 #include "rows.h"
 #include "lanes.h"
+#ifdef PART
+#include PART
+#endif
 #include "undef.h"
-
-/* One name for both, by the type of the pointer `p` among the arguments. */
-#define BY_TYPE(name, p) _Generic((p), float *: name##_f32, const float *: name##_f32, default: name##_f64)
-#define rows_to_panel(x, ...) BY_TYPE(rows_to_panel, x)(x, __VA_ARGS__)
-#define panel_to_rows(x, ...) BY_TYPE(panel_to_rows, x)(x, __VA_ARGS__)
-#define softmax_jacobians(y, ...) BY_TYPE(softmax_jacobians, y)(y, __VA_ARGS__)
-#define exact_sum(x, n) BY_TYPE(exact_sum, x)(x, n)
-#define row(op, x, ...) BY_TYPE(row, x)(op, x, __VA_ARGS__)
-#define known_tiles(op, x, ...) BY_TYPE(known_tiles, x)(op, x, __VA_ARGS__)
-#define grid(op, x, ...) BY_TYPE(grid, x)(op, x, __VA_ARGS__)

@@ -269,7 +269,7 @@ INLINE void NAME(cross_entropy_grid)(const REAL *x, ptrdiff_t sx, REAL *out, ptr
     if (out) NAME(gradients_grid)(out, so, g, a, max, r, t, known);
 }
 
-/* Any op of kernels.h but the Jacobian (rows.h): on a row whose label is `label`, into `out` or the one value
+/* Any op of call.h but the Jacobian (rows.h): on a row whose label is `label`, into `out` or the one value
  * `result`; and on rows side by side, `count` of them, into `out` or one result each. `next` is where more rows come
  * from. */
 static void NAME(row)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL *result, ptrdiff_t n,
@@ -306,44 +306,4 @@ static void NAME(grid)(enum op op, const REAL *a, ptrdiff_t sa, const REAL *b, p
                        REAL *results, const Grid *g, const ptrdiff_t *labels, ptrdiff_t count, const Target *t,
                        const REAL *next, const REAL *next_out) {
     NAME(any_grid)(op, a, sa, b, sb, out, so, results, g, labels, count, t, next, next_out, 0);
-}
-
-/* Whole tiles of contiguous rows of n entries; returns how many rows that were. Where the compiler knows n, panels stay
- * in registers as far as there are any. */
-INLINE ptrdiff_t NAME(tiles)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL *results,
-                             const ptrdiff_t *labels, ptrdiff_t rows, const Target *t, const ptrdiff_t n) {
-    const ptrdiff_t count = TILE * LANES;
-    const Grid g = {n, count, 0, TALL};
-    REAL p[n * count], q[n * count];
-    ptrdiff_t i = 0;
-    for (; rows - i >= count; i += count) {
-        NAME(rows_to_panel)(a + i * n, n, count, p, count);
-        if (b) NAME(rows_to_panel)(b + i * n, n, count, q, count);
-        NAME(any_grid)(op, p, count, q, count, out ? p : NULL, count, results ? results + i : NULL, &g,
-                       labels ? labels + i : NULL, count, t, a + (i + count) * n, out ? out + i * n : NULL, 1);
-        if (out) NAME(panel_to_rows)(p, count, n, count, out + i * n);
-    }
-    return i;
-}
-
-/* The ops and numbers of entries that are compiled so: 1.2 to 4 times as fast at n = 2, up to 1.5 times at 10; at 16
- * softmax gains nothing (docs/performance.md). Each takes half a second to compile. */
-#define TILES_OF(op, n)                                                                                    \
-    PASS ptrdiff_t NAME(op##_tiles_##n)(const REAL *a, const REAL *b, REAL *out, REAL *results,            \
-                                        const ptrdiff_t *labels, ptrdiff_t rows, const Target *t) {        \
-        return NAME(tiles)(op, a, b, out, results, labels, rows, t, n);                                    \
-    }
-#define CASE_OF(op, n)                                                                                     \
-    case 16 * op + n: return NAME(op##_tiles_##n)(a, b, out, results, labels, rows, t);
-#define EACH_LENGTH(DO, op)                                                                                \
-    DO(op, 1) DO(op, 2) DO(op, 3) DO(op, 4) DO(op, 5) DO(op, 6) DO(op, 7) DO(op, 8) DO(op, 9) DO(op, 10)
-#define EACH_KNOWN(DO)                                                                                     \
-    EACH_LENGTH(DO, SOFTMAX) EACH_LENGTH(DO, LOG_SOFTMAX) EACH_LENGTH(DO, SOFTMAX_VJP) EACH_LENGTH(DO, CROSS_ENTROPY)
-
-EACH_KNOWN(TILES_OF)
-
-static ptrdiff_t NAME(known_tiles)(enum op op, const REAL *a, const REAL *b, REAL *out, REAL *results,
-                                   const ptrdiff_t *labels, ptrdiff_t rows, const Target *t, ptrdiff_t n) {
-    if (rows >= TILE * LANES && n < 16) switch (16 * op + n) { EACH_KNOWN(CASE_OF) }
-    return 0;
 }

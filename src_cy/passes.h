@@ -25,17 +25,17 @@ INLINE int NAME(vectors)(const Grid *g) {
 /* A pass, written once as a loop, compiled for each kind of grid; ON chooses. Inlined only into functions that have
  * `known`, a TALL grid whose lines the compiler knows: else that would double the time to compile. */
 #define ON_EACH_KIND(name, loop, parameters, ...)                                                          \
-    PASS void NAME(name##_row) parameters { NAME(loop)(__VA_ARGS__, ROW); }                                \
-    PASS void NAME(name##_narrow) parameters { NAME(loop)(__VA_ARGS__, NARROW); }                          \
-    PASS void NAME(name##_tall) parameters { NAME(loop)(__VA_ARGS__, TALL); }                              \
-    PASS void NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }                              \
+    PASS void PASS_NAME(name##_row) parameters { NAME(loop)(__VA_ARGS__, ROW); }                                \
+    PASS void PASS_NAME(name##_narrow) parameters { NAME(loop)(__VA_ARGS__, NARROW); }                          \
+    PASS void PASS_NAME(name##_tall) parameters { NAME(loop)(__VA_ARGS__, TALL); }                              \
+    PASS void PASS_NAME(name##_wide) parameters { NAME(loop)(__VA_ARGS__, WIDE); }                              \
     INLINE void NAME(name##_known) parameters { NAME(loop)(__VA_ARGS__, TALL); }
 #define ON(g, name, arguments)                                                                             \
     (known               ? NAME(name##_known) arguments                                                    \
-     : (g)->kind == ROW    ? NAME(name##_row) arguments                                                    \
-     : (g)->kind == NARROW ? NAME(name##_narrow) arguments                                                 \
-     : (g)->kind == TALL   ? NAME(name##_tall) arguments                                                   \
-                           : NAME(name##_wide) arguments)
+     : (g)->kind == ROW    ? PASS_NAME(name##_row) arguments                                                    \
+     : (g)->kind == NARROW ? PASS_NAME(name##_narrow) arguments                                                 \
+     : (g)->kind == TALL   ? PASS_NAME(name##_tall) arguments                                                   \
+                           : PASS_NAME(name##_wide) arguments)
 
 /* Run BODY(height, left) on tiles of up to `most` vectors, `height` lines by `wide` vectors, at line j and entry c of it,
  * where so many entries are left of the line: all that the vectors hold, which the compiler sees, or fewer. */

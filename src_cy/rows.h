@@ -15,7 +15,7 @@ INLINE const REAL *NAME(next)(const REAL *row, ptrdiff_t n) {
 /* The maximum of a row in every lane, NaN passed over. */
 INLINE V NAME(row_max)(const REAL *x, ptrdiff_t n) {
     V max;
-    NAME(max_of_row)(x, LANES, ROW_GRID(n), &max);
+    PASS_NAME(max_of_row)(x, LANES, ROW_GRID(n), &max);
     return NAME(splat)(NAME(max_lane)(max));
 }
 
@@ -50,7 +50,7 @@ static void NAME(softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     NAME(Sum) sum;
     NAME(exps_of)(x, LANES, out, LANES, g, &s, (NAME(Ahead)){NAME(next)(x, n), NAME(next)(out, n)}, &sum, NULL, 0);
     NAME(Ratio) q = NAME(inverse)(NAME(pair_of)(NAME(of_all_lanes)(sum)));
-    NAME(times_all_row)(out, LANES, out, LANES, g, &q);
+    PASS_NAME(times_all_row)(out, LANES, out, LANES, g, &q);
 }
 
 /* What log-type ops need of rows, `rest` being the sum of exp(x_j - max) without one maximum: rest, log(1 + rest),
@@ -89,7 +89,7 @@ static void NAME(log_softmax_row)(const REAL *x, REAL *out, ptrdiff_t n) {
     }
     NAME(Summary) r = NAME(row_summary)(x, NULL, n, max, out);
     /* log y_j = (x_j - max) - log(1 + rest) */
-    NAME(subtract_all_row)(x, LANES, out, LANES, ROW_GRID(n), &max, &r.log1p_rest);
+    PASS_NAME(subtract_all_row)(x, LANES, out, LANES, ROW_GRID(n), &max, &r.log1p_rest);
 }
 
 static REAL NAME(logsumexp_row)(const REAL *x, ptrdiff_t n) {
@@ -131,45 +131,45 @@ static void NAME(softmax_vjp_row)(const REAL *y, const REAL *ct, REAL *out, ptrd
     const Grid *g = ROW_GRID(n);
     NAME(Extremes) ends;
     NAME(Sum) sum;
-    NAME(survey_of_row)(y, LANES, ct, LANES, g, out, &ends, &sum);
+    PASS_NAME(survey_of_row)(y, LANES, ct, LANES, g, out, &ends, &sum);
     NAME(Extremes) row = {NAME(splat)(NAME(max_lane)(ends.y_max)), ends.at_max, NAME(splat)(NAME(max_lane)(ends.most)),
                           NAME(splat)(-NAME(max_lane)(-ends.least))};
     for (int i = 0; i < LANES; i++)
         if (ends.y_max[i] == row.y_max[0]) row.at_max = NAME(splat)(ends.at_max[i]);
     NAME(Centre) c;
     int how = NAME(centre_of)(&row, &c);
-    if (how) NAME(dot_of_row)(y, LANES, ct, LANES, g, &c, &sum);
+    if (how) PASS_NAME(dot_of_row)(y, LANES, ct, LANES, g, &c, &sum);
     V dot = NAME(all_lanes)(sum);
     NAME(Ahead) ahead = {NAME(next)(y, n), NAME(next)(ct, n)};
     if (how & SCALED)
-        NAME(vjp_scaled_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
+        PASS_NAME(vjp_scaled_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
     else
-        NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
+        PASS_NAME(vjp_all_row)(y, LANES, ct, LANES, out, LANES, g, &c, &dot, ahead);
 }
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
 static void NAME(log_softmax_vjp_row)(const REAL *logy, const REAL *ct, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
     NAME(Sum) sum;
-    NAME(sum_of_row)(ct, LANES, g, &sum);
+    PASS_NAME(sum_of_row)(ct, LANES, g, &sum);
     V total = NAME(all_lanes)(sum);
-    NAME(log_vjp_all_row)(logy, LANES, ct, LANES, out, LANES, g, &total);
+    PASS_NAME(log_vjp_all_row)(logy, LANES, ct, LANES, out, LANES, g, &total);
 }
 
 /* d(log y)_i = t_i - sum_j exp(logy_j) * t_j */
 static void NAME(log_softmax_jvp_row)(const REAL *logy, const REAL *t, REAL *out, ptrdiff_t n) {
     const Grid *g = ROW_GRID(n);
     NAME(Sum) sum;
-    NAME(exp_dot_of_row)(logy, LANES, t, LANES, g, &sum);
+    PASS_NAME(exp_dot_of_row)(logy, LANES, t, LANES, g, &sum);
     V dot = NAME(all_lanes)(sum), zero = NAME(splat)(0);
-    NAME(subtract_all_row)(t, LANES, out, LANES, g, &zero, &dot);
+    PASS_NAME(subtract_all_row)(t, LANES, out, LANES, g, &zero, &dot);
 }
 
 /* The sum of all entries but the one at k. */
 INLINE REAL NAME(sum_without)(const REAL *y, ptrdiff_t n, ptrdiff_t k) {
     NAME(Sum) before, after;
-    NAME(sum_of_row)(y, LANES, ROW_GRID(k), &before);
-    NAME(sum_of_row)(y + k + 1, LANES, ROW_GRID(n - k - 1), &after);
+    PASS_NAME(sum_of_row)(y, LANES, ROW_GRID(k), &before);
+    PASS_NAME(sum_of_row)(y + k + 1, LANES, ROW_GRID(n - k - 1), &after);
     return NAME(all_lanes)(NAME(joined)(before, after))[0];
 }
 
@@ -278,7 +278,7 @@ static void NAME(softmax_jacobians)(const REAL *y, REAL *out, ptrdiff_t rows, pt
 }
 
 /* A cross-entropy is at_label * nll[label] + sum_j everywhere[j] * nll[j], as PyTorch defines it, with
- * nll_j = (max - x_j) + log(1 + rest): `Target` (kernels.h) says how they are weighed. */
+ * nll_j = (max - x_j) + log(1 + rest): `Target` (call.h) says how they are weighed. */
 INLINE REAL NAME(at_label)(const Target *t, ptrdiff_t label) {
     return (REAL)(t->weight ? t->at_label * ((const REAL *)t->weight)[label] : t->at_label);
 }
@@ -337,7 +337,7 @@ static REAL NAME(cross_entropy_row)(const REAL *x, REAL *out, ptrdiff_t n, ptrdi
         REAL y_label = NAME(times)(NAME(splat)(out[label]), per_exp)[0];
         REAL one_minus = x_label == max[0] ? NAME(share)(r.rest, r.inverse)[0] : 1 - y_label;
         NAME(Ratio) q = NAME(multiple)(NAME(splat)(scale * (at_label + total)), per_exp);
-        NAME(times_all_row)(out, LANES, out, LANES, ROW_GRID(n), &q);
+        PASS_NAME(times_all_row)(out, LANES, out, LANES, ROW_GRID(n), &q);
         for (ptrdiff_t j = 0; everywhere && j < n; j++) out[j] -= scale * everywhere[j];
         out[label] = scale * ((total * y_label - (everywhere ? everywhere[label] : 0)) - at_label * one_minus);
     }

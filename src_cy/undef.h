@@ -2,6 +2,8 @@
 #undef REAL
 #undef INT
 #undef NAME
+#undef PASS_NAME
+#undef KNOWN_TILES
 #undef V
 #undef LANES
 #undef EACH
@@ -51,4 +53,3 @@
 #undef TILES_OF
 #undef CASE_OF
 #undef EACH_LENGTH
-#undef EACH_KNOWN

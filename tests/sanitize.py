@@ -57,7 +57,7 @@ def build(sanitizer):
     flags = {"CFLAGS": FLAGS[sanitizer], "LDFLAGS": FLAGS[sanitizer], "FASTSOFTMAX_CPU_LEVELS": LEVEL}
     print(f"{sanitizer}: compiling, some minutes", flush=True)
     _run(["setup.py", "--quiet", "build_ext", "--inplace"], copy, flags)
-    if not list(copy.glob("fastsoftmax/_kernels_*.so")):
+    if not list(copy.glob("fastsoftmax/_kernels.*.so")):
         sys.exit("the kernels were not built: see above")
     return copy
 

@@ -13,7 +13,7 @@ import pytest
 import fastsoftmax as fs
 from tests import checks, inputs, oracle, processes
 
-LIBRARIES = sorted(Path(fs.__file__).parent.glob("_kernels_*.so"))
+LIBRARIES = sorted(Path(fs.__file__).parent.glob("_kernels.*.so"))
 needs_libraries = pytest.mark.skipif(not LIBRARIES, reason="there are no compiled kernels to damage")
 
 USE = """
@@ -43,7 +43,7 @@ def copied(tmp_path):
     def status(damage):
         package = tmp_path / "fastsoftmax"
         shutil.copytree(Path(fs.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-        for library in package.glob("_kernels_*.so"):
+        for library in package.glob("_kernels.*.so"):
             damage(library)
         program = tmp_path / "program.py"
         program.write_text(

@@ -1,4 +1,4 @@
-"""The floating-point mode of a thread, from compiled code: src_cy/simd.h says why kernels need their own."""
+"""The floating-point mode of a thread, from compiled code: src_cy/mode.h says why kernels need their own."""
 
 from llvmlite import binding, ir
 from numba.core import cgutils, types

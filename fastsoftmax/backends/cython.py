@@ -1,4 +1,4 @@
-"""Typed loops, compiled (src_cy/), from the build for this CPU's level."""
+"""Typed loops, compiled (src_cy/), at this CPU's level."""
 
 import math
 

@@ -63,7 +63,13 @@ def build(level, directory, sources=SOURCES):
     """The path of a level's library, compiled as setuptools does; ``OSError`` where there is no compiler."""
     library = Path(directory) / f"{level}.so"
     command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    command += [*shlex.split(sysconfig.get_config_var("CFLAGS") or ""), *flags(), "-fPIC", "-shared"]
+    command += [
+        *shlex.split(sysconfig.get_config_var("CFLAGS") or ""),
+        *flags(),
+        "-fPIC",
+        "-shared",
+        "-fvisibility=default",
+    ]
     command += [] if level == "baseline" else [f"-march={level}"]
     command += [f"-I{sources}", str(Path(__file__).with_name("elementary.c")), "-o", str(library), "-lm"]
     subprocess.run(command, check=True)

@@ -3,8 +3,10 @@
 
 #define REAL float
 #define NAME(x) x##_f32
+#define PASS_NAME(x) SEEN(x, f32)
 #include "elementary.h"
 
 #define REAL double
 #define NAME(x) x##_f64
+#define PASS_NAME(x) SEEN(x, f64)
 #include "elementary.h"

@@ -73,7 +73,7 @@ double NAME(sum_of_exps)(ptrdiff_t n, REAL max, const REAL *x) {
     const Grid g = {n / LANES, LANES, n % LANES, ROW};
     NAME(Shift) s = NAME(shift_by)(NAME(splat)(max));
     NAME(Sum) sum;
-    NAME(exps_row)(x, LANES, NULL, 0, &g, &s, (NAME(Ahead)){NULL, NULL}, &sum, NULL);
+    PASS_NAME(exps_row)(x, LANES, NULL, 0, &g, &s, (NAME(Ahead)){NULL, NULL}, &sum, NULL);
     NAME(Pair) all = NAME(pair_of)(NAME(of_all_lanes)(sum));
     return (double)all.hi[0] + all.lo[0];
 }
@@ -83,3 +83,4 @@ double NAME(sum_of_exps)(ptrdiff_t n, REAL max, const REAL *x) {
 #undef EACH_VECTOR
 #undef REAL
 #undef NAME
+#undef PASS_NAME

@@ -1,25 +1,16 @@
-"""The compiled kernels: loops over rows, and over panels of rows, around the C functions of kernels.h.
+"""The compiled kernels as functions of arrays: calls, and blocks of their rows.
 
-Three regimes, chosen by n and inner alone, so that a row has the same bits alone and in a batch:
-
-* rows:    inner == 1 and a row of more than SHORT_BYTES: one at a time, vectorised along the row;
-* panels:  inner == 1 and shorter rows: a row in each vector lane, transposed in and out;
-* columns: inner > 1: a row in each vector lane, as memory lies.
+What a block is computed by stands in a table of the CPU level in use (call.h), chosen when the package is imported.
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uintptr_t
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept
 
 cnp.import_array()
 
-cdef extern from "kernels.h" nogil:
-    const Py_ssize_t VECTOR_BYTES
-    unsigned take_mode()
-    void restore_mode(unsigned)
-
+cdef extern from "call.h" nogil:
     ctypedef enum op_t "enum op":
         SOFTMAX
         LOG_SOFTMAX
@@ -29,35 +20,40 @@ cdef extern from "kernels.h" nogil:
         LOG_SOFTMAX_JVP
         SOFTMAX_JACOBIAN
         CROSS_ENTROPY
+    const int TILE, SHORT_BYTES
 
     ctypedef struct Target:
         const void* weight
         const void* everywhere
         double at_label, total, scale
 
-    enum kind:
-        ROW
-        NARROW
-        TALL
-        WIDE
-    const int TILE
+    ctypedef struct Layout:
+        Py_ssize_t outer, n, inner, outer_stride, n_stride
 
-    ctypedef struct Grid:
-        Py_ssize_t lines, lanes, tail
-        kind kind
+    ctypedef struct Call:
+        op_t op
+        void* a
+        void* b
+        void* out
+        void* results
+        Py_ssize_t* labels
+        Layout s, sb, so
+        Py_ssize_t results_stride, labels_stride
+        Target target
+        bint single
 
-    # Macros over the functions for float and double: void stands for either.
-    void rows_to_panel(const void*, Py_ssize_t n, Py_ssize_t count, void* panel, Py_ssize_t lanes)
-    void panel_to_rows(const void*, Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t count, void* out)
-    void softmax_jacobians(const void*, void* out, Py_ssize_t rows, Py_ssize_t n)
-    double exact_sum_of "exact_sum"(const void*, Py_ssize_t n)
-    void row(op_t, const void* a, const void* b, void* out, void* result, Py_ssize_t n, Py_ssize_t label,
-             const Target*)
-    Py_ssize_t known_tiles(op_t, const void* a, const void* b, void* out, void* results, const Py_ssize_t* labels,
-                           Py_ssize_t rows, const Target*, Py_ssize_t n)
-    void grid(op_t, const void* a, Py_ssize_t, const void* b, Py_ssize_t, void* out, Py_ssize_t, void* results,
-              const Grid*, const Py_ssize_t* labels, Py_ssize_t count, const Target*, const void* next,
-              const void* next_out)
+    ctypedef struct Kernels:
+        Py_ssize_t vector_bytes
+        void (*run)(const Call*) noexcept nogil
+        double (*exact_sum_f32)(const float*, Py_ssize_t n) noexcept nogil
+        double (*exact_sum_f64)(const double*, Py_ssize_t n) noexcept nogil
+
+cdef extern from "levels.h" nogil:
+    const Kernels* kernels_of(const char* level)
+
+cdef extern from "mode.h" nogil:
+    unsigned take_mode()
+    void restore_mode(unsigned)
 
 cdef extern from "pool.h" nogil:
     ctypedef struct Work:
@@ -74,15 +70,7 @@ cdef extern from "pool.h" nogil:
 if renew_pool_in_children():
     raise MemoryError("no room for a handler of forks")
 
-ctypedef fused real:
-    float
-    double
-
 cdef enum:
-    SHORT_BYTES = 512  # rows up to this size are faster one a lane than one at a time (docs/performance.md)
-    PANEL_BYTES = 16 * 1024  # a panel of them stays in the L1 cache
-    STRIP_BYTES = 4096  # of a line of strided rows: one entry of the TLB serves it, and the passes' state is in L1
-    FEW_LINES = 16  # whose pages the TLB holds all at once: a tile at a time
     KEEP_GIL = 4096  # below this many elements letting go of it costs more than it could give
     SHARE = 32 * 1024  # a second thread pays from about this many elements each
     BLOCK = 8 * 1024  # elements that one of several threads takes at a time, at least,
@@ -90,24 +78,16 @@ cdef enum:
     UNINTERRUPTED = 16 * 1024 * 1024  # elements in some 50 ms: then Ctrl-C is looked for
 
 
-cdef struct Layout:
-    # Of one canonical array, in elements; the stride of `inner` is 1.
-    Py_ssize_t outer, n, inner, outer_stride, n_stride
+cdef const Kernels* kernels = NULL  # of the level in use
 
 
-cdef struct Call:
-    # An op and its arrays. `b` is NULL for ops of one array, `out` where only `results` are wanted: those are
-    # one a row, as are the labels, both canonical (outer, inner).
-    op_t op
-    void* a
-    void* b
-    void* out
-    void* results
-    Py_ssize_t* labels
-    Layout s, sb, so
-    Py_ssize_t results_stride, labels_stride
-    Target target
-    bint single
+def use_level(str name not None):
+    """Run on the kernels of that level from now on; whether there are any."""
+    global kernels
+    cdef const Kernels* found = kernels_of(name.encode())
+    if found != NULL:
+        kernels = found
+    return found != NULL
 
 
 cdef Layout layout_of(cnp.ndarray a) noexcept:
@@ -119,94 +99,6 @@ cdef Layout layout_of(cnp.ndarray a) noexcept:
 
 cdef bint is_short(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
     return n * itemsize <= SHORT_BYTES
-
-
-cdef bint in_columns(Layout s) noexcept nogil:
-    return s.inner > 1 or (s.n > 1 and s.n_stride > 1)
-
-
-cdef void* aligned(void* p) noexcept nogil:
-    """The next address that vectors may have without crossing a line of the cache."""
-    return <void*>((<uintptr_t>p + 63) // 64 * 64)
-
-
-cdef Py_ssize_t lanes(const real* unused) noexcept nogil:
-    return VECTOR_BYTES // <Py_ssize_t>sizeof(real)
-
-
-cdef void run_rows(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
-    cdef Py_ssize_t i, n = c.s.n
-    for i in range(c.s.outer):
-        row(c.op, a + i * n, b + i * n if b else NULL, out + i * n if out else NULL,
-            results + i if results else NULL, n, c.labels[i] if c.labels else 0, &c.target)
-
-
-cdef void run_panels(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
-    cdef char memory[2 * PANEL_BYTES + 64]
-    cdef real* p = <real*>aligned(&memory[0])
-    cdef real* q = p + PANEL_BYTES // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t n = c.s.n, count
-    cdef Py_ssize_t i = known_tiles(c.op, a, b, out, results, c.labels, c.s.outer, &c.target, n)
-    cdef bint fits = TILE * n * VECTOR_BYTES <= PANEL_BYTES
-    cdef Grid g
-    g.lines, g.tail = n, 0
-    while i < c.s.outer:
-        g.kind = TALL if fits and c.s.outer - i > 2 * lanes(a) else ROW
-        g.lanes = TILE * lanes(a) if g.kind == TALL else lanes(a)  # perhaps more than there are rows
-        count = min(g.lanes, c.s.outer - i)
-        rows_to_panel(a + i * n, n, count, p, g.lanes)
-        if b != NULL:
-            rows_to_panel(b + i * n, n, count, q, g.lanes)
-        grid(c.op, p, g.lanes, q, g.lanes, p if out else NULL, g.lanes, results + i if results else NULL, &g,
-             c.labels + i if c.labels else NULL, count, &c.target, a + (i + count) * n, out + i * n if out else NULL)
-        if out:
-            panel_to_rows(p, g.lanes, n, count, out + i * n)
-        i += count
-
-
-cdef Py_ssize_t strip_width(Layout s, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
-    """How many columns are gone over together: equal shares, in whole tiles."""
-    cdef Py_ssize_t tile = TILE * lanes, most = STRIP_BYTES // itemsize
-    cdef Py_ssize_t strips = (s.inner + most - 1) // most
-    if s.n <= FEW_LINES:
-        return tile
-    return ((s.inner + strips - 1) // strips + tile - 1) // tile * tile
-
-
-cdef void run_columns(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
-    cdef Py_ssize_t o, i, strip = strip_width(c.s, sizeof(real), lanes(a))
-    cdef Grid g
-    g.lines, g.tail = c.s.n, 0
-    for o in range(c.s.outer):
-        i = 0
-        while i < c.s.inner:
-            g.lanes = min(c.s.inner - i, strip)
-            g.kind = TALL if g.lanes == TILE * lanes(a) else WIDE if g.lanes > lanes(a) else NARROW
-            grid(c.op, a + o * c.s.outer_stride + i, c.s.n_stride, b + o * c.sb.outer_stride + i if b else NULL,
-                 c.sb.n_stride, out + o * c.so.outer_stride + i if out else NULL, c.so.n_stride,
-                 results + o * c.results_stride + i if results else NULL, &g,
-                 c.labels + o * c.labels_stride + i if c.labels else NULL, g.lanes, &c.target, NULL, NULL)
-            i += g.lanes
-
-
-cdef void run_typed(Call* c, real* a, real* b, real* out, real* results) noexcept nogil:
-    if c.op == SOFTMAX_JACOBIAN:
-        softmax_jacobians(a, out, c.s.outer, c.s.n)
-    elif in_columns(c.s):
-        run_columns(c, a, b, out, results)
-    elif is_short(c.s.n, sizeof(real)):
-        run_panels(c, a, b, out, results)
-    else:
-        run_rows(c, a, b, out, results)
-
-
-cdef void run_whole(Call* c) noexcept nogil:
-    cdef unsigned mode = take_mode()
-    if c.single:
-        run_typed(c, <float*>c.a, <float*>c.b, <float*>c.out, <float*>c.results)
-    else:
-        run_typed(c, <double*>c.a, <double*>c.b, <double*>c.out, <double*>c.results)
-    restore_mode(mode)
 
 
 cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -227,7 +119,7 @@ cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept
         c.results = <char*>c.results + start * c.results_stride * itemsize
     if c.labels:
         c.labels += start * c.labels_stride
-    run_whole(&c)
+    kernels.run(&c)
 
 
 cdef Py_ssize_t rows_of(const Call* c) noexcept nogil:
@@ -240,7 +132,7 @@ cdef Py_ssize_t elements_a_row(const Call* c) noexcept nogil:
 
 cdef Py_ssize_t block_rows(const Call* c, int threads) noexcept nogil:
     """How many rows a thread takes at a time: whole panels, or an equal share of a strip in whole tiles."""
-    cdef Py_ssize_t tile = TILE * VECTOR_BYTES // <Py_ssize_t>sizeof(float)
+    cdef Py_ssize_t tile = TILE * kernels.vector_bytes // <Py_ssize_t>sizeof(float)
     cdef Py_ssize_t a_row = elements_a_row(c), share = (rows_of(c) + threads - 1) // threads
     cdef Py_ssize_t block = min(UNINTERRUPTED // a_row, share)
     if threads > 1 and c.s.outer > 1:
@@ -279,10 +171,10 @@ cdef int run(Call* c, int threads=1) except -1:
     """Run a call, without the GIL unless it is over at once."""
     cdef Py_ssize_t elements = rows_of(c) * elements_a_row(c)
     if elements < KEEP_GIL:
-        run_whole(c)
+        kernels.run(c)
     elif threads == 1 and elements <= UNINTERRUPTED:
         with nogil:
-            run_whole(c)
+            kernels.run(c)
     else:
         with nogil:
             run_blocks(c, threads)
@@ -374,7 +266,7 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
 
 
 cdef class FloatingPointMode:
-    """``with FloatingPointMode():`` this thread has the mode that kernels need (simd.h), and then its own again."""
+    """``with FloatingPointMode():`` this thread has the mode that kernels need (mode.h), and then its own again."""
     cdef unsigned before
 
     def __enter__(self):

@@ -1,0 +1,53 @@
+/* What crosses from the Cython layer to the kernels of a CPU level: a call, and the table of what they can do. */
+#pragma once
+#include <stddef.h>
+
+enum op {
+    SOFTMAX,
+    LOG_SOFTMAX,
+    LOGSUMEXP,
+    SOFTMAX_VJP,
+    LOG_SOFTMAX_VJP,
+    LOG_SOFTMAX_JVP,
+    SOFTMAX_JACOBIAN,
+    CROSS_ENTROPY,
+};
+
+/* Up to this size a row is faster one a lane than one at a time (docs/performance.md). */
+enum { SHORT_BYTES = 512 };
+
+/* What a pass goes over rows side by side by: so many vectors (passes.h). */
+enum { TILE = 4 };
+
+/* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
+ * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
+typedef struct {
+    const void *weight, *everywhere;
+    double at_label, total, scale;
+} Target;
+
+/* Of one canonical array, in elements; the stride of `inner` is 1. */
+typedef struct {
+    ptrdiff_t outer, n, inner, outer_stride, n_stride;
+} Layout;
+
+/* An op and its arrays. `b` is NULL for ops of one array, `out` where only `results` are wanted: those are one a row,
+ * as are the labels, both canonical (outer, inner). */
+typedef struct {
+    enum op op;
+    void *a, *b, *out, *results;
+    ptrdiff_t *labels;
+    Layout s, sb, so;
+    ptrdiff_t results_stride, labels_stride;
+    Target target;
+    int single;
+} Call;
+
+/* Of one level: void pointers stand for either real type. */
+typedef struct {
+    const char *level;
+    ptrdiff_t vector_bytes;
+    void (*run)(const Call *);
+    double (*exact_sum_f32)(const float *, ptrdiff_t n);
+    double (*exact_sum_f64)(const double *, ptrdiff_t n);
+} Kernels;
