@@ -57,11 +57,10 @@ def work(seed):
     while time.monotonic() < end:
         call = chosen.choice(made)
         try:
-            right = call.is_same(chosen.choice([1, 2, 3]))
+            if not call.is_same(chosen.choice([1, 2, 3])):
+                wrong.append((call.op, call.backend, call.axis))
         except BaseException as error:
-            right = wrong.append((call.op, call.backend, repr(error)))
-        if not right:
-            wrong.append((call.op, call.backend, call.axis))
+            wrong.append((call.op, call.backend, repr(error)))
         done += 1
     count.append(done)
 

@@ -221,7 +221,8 @@ def test_bad_number_in_the_environment(value):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this platform has no CPU affinity")
 def test_default_is_the_cpus_of_this_process():
     code = f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {GET}"
-    assert processes.python(code, FASTSOFTMAX_NUM_THREADS=None).strip() == "1"
+    unset = {"FASTSOFTMAX_NUM_THREADS": None, "OMP_NUM_THREADS": None}
+    assert processes.python(code, **unset).strip() == "1"
 
 
 QUOTAS = {"50000 100000": 1, "150000 100000": 2, "800000 100000": 4, "max 100000": 4, None: 4}
