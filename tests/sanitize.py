@@ -57,7 +57,7 @@ def build(sanitizer):
     flags = {"CFLAGS": FLAGS[sanitizer], "LDFLAGS": FLAGS[sanitizer], "FASTSOFTMAX_CPU_LEVELS": LEVEL}
     print(f"{sanitizer}: compiling, some minutes", flush=True)
     pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # By pip, which has Cython in an environment of its own.
+    # Not by setup.py: pip has Cython in an environment of its own.
     _run([*pip, "--target", str(copy / "installed"), str(copy)], copy, flags)
     built = list(copy.glob("installed/fastsoftmax/_kernels.*.so"))
     if not built:
