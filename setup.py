@@ -27,8 +27,10 @@ LEVELS = {level: [f"-march=x86-64-{level}"] for level in X86_LEVELS} if IS_X86 e
 # or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native. -ffp-contract=off: a
 # formula that is inlined in several places gives the same bits in each. -g0: without symbols for debugging it
 # compiles in two thirds of the time, to a tenth of the size.
-FLAGS = ["-O3", "-g0", "-std=gnu11", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-g0", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized", "-fvisibility=hidden"]
+# Units are C++17 that needs nothing of its library, compiled by the compiler of C.
+UNIT_FLAGS = ["-xc++", "-std=gnu++17", "-fno-exceptions", "-fno-rtti", "-Wno-uninitialized"]
 LAST = os.environ.get("CFLAGS", "").split()  # setuptools puts them first, where -O1 says nothing
 
 # Of the flags that Python was compiled with, units take those of the target (-fPIC, -arch), not these.
@@ -37,18 +39,23 @@ PYTHONS_OWN = ("-W", "-D", "-O", "-g", "-fwrapv", "-fno-strict-overflow")
 # The ops that have kernels for rows of few entries: units of their own, which compile side by side.
 OPS_OF_FEW = ("CROSS_ENTROPY", "LOG_SOFTMAX", "SOFTMAX", "SOFTMAX_VJP")
 UNITS = [(level, op) for op in (None, *OPS_OF_FEW) for level in LEVELS]
-UNIT_SOURCES = ["src_cy/unit.c", *sorted(str(path) for path in Path("src_cy").glob("*.h"))]
+UNIT_SOURCES = sorted(str(path) for path in Path("src_cy").glob("*.[hc]*") if path.name != "_kernels.c")
 
 
 class BuildUnits(build_ext):
-    """Compiles the units of src_cy/unit.c side by side and links them in.
+    """Compiles the units of src_cy/unit.cpp side by side and links them in.
 
     Each is kept in build/units under a hash of what it was made of, and serves every environment and Python.
     """
 
     def build_extension(self, extension):
         compiler, *others = getattr(self.compiler, "compiler_so", None) or ["cc"]
-        command = [compiler, *(flag for flag in others if not flag.startswith(PYTHONS_OWN)), *FLAGS]
+        command = [
+            compiler,
+            *(flag for flag in others if not flag.startswith(PYTHONS_OWN)),
+            *FLAGS,
+            *UNIT_FLAGS,
+        ]
         objects = Path("build", "units", _hash_of(command))
         objects.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -62,7 +69,7 @@ class BuildUnits(build_ext):
         if self.force or not done.exists():
             part = f"{done}.{os.getpid()}"
             defines = [f"-DLEVEL={level}", *([f"-DOP={op}"] if op else [])]
-            self.spawn([*command, *LEVELS[level], *LAST, *defines, "-c", "src_cy/unit.c", "-o", part])
+            self.spawn([*command, *LEVELS[level], *LAST, *defines, "-c", "src_cy/unit.cpp", "-o", part])
             os.replace(part, done)
         return str(done)
 
@@ -85,7 +92,7 @@ extension = Extension(
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ("LEVELS(EACH)", " ".join(f"EACH({level})" for level in LEVELS)),
     ],
-    extra_compile_args=[*FLAGS, *LAST],
+    extra_compile_args=["-std=gnu11", *FLAGS, *LAST],
     extra_link_args=["-pthread"],
 )
 (module,) = cythonize(

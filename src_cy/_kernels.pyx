@@ -20,7 +20,8 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JVP
         SOFTMAX_JACOBIAN
         CROSS_ENTROPY
-    const int TILE, SHORT_BYTES
+    const int TILE
+    bint is_short(Py_ssize_t n, Py_ssize_t itemsize)
 
     ctypedef struct Target:
         const void* weight
@@ -95,10 +96,6 @@ cdef Layout layout_of(cnp.ndarray a) noexcept:
     s.outer, s.n, s.inner = a.shape[0], a.shape[1], a.shape[2]
     s.outer_stride, s.n_stride = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
     return s
-
-
-cdef bint is_short(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
-    return n * itemsize <= SHORT_BYTES
 
 
 cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -15,8 +15,9 @@ enum op {
 
 /* Up to this size a row is faster one a lane than one at a time (docs/performance.md). */
 enum { SHORT_BYTES = 512 };
+static inline int is_short(ptrdiff_t n, ptrdiff_t itemsize) { return n * itemsize <= SHORT_BYTES; }
 
-/* What a pass goes over rows side by side by: so many vectors (passes.h). */
+/* What a pass goes over rows side by side by: so many vectors (grid.hpp). */
 enum { TILE = 4 };
 
 /* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,

@@ -23,17 +23,15 @@ from fastsoftmax import _isa
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 LEVELS = {"v2": "xmm", "v3": "ymm", "v4": "zmm"}
 
-# Passes of src_cy/passes.h that take exponentials.
-PASSES = [
-    f"{name}_{kind}"
-    for name in ("exps", "exps_mixed", "exps_others", "exps_others_mixed", "log_vjp_all", "exp_dot_of")
-    for kind in ("row", "narrow", "wide")
-]
+# Passes of src_cy/passes.hpp that take exponentials, and kinds of grid by their numbers in grid.hpp.
+PASSES = ["Exps<{}, 0>", "Exps<{}, 1>", "Exps<{}, 2>", "Exps<{}, 3>", "LogVjp<{}>", "ExpDot<{}>"]
+KINDS = {"row": 0, "narrow": 1, "wide": 3}
 
 # Of each dtype: how an instruction's name ends, the shift, and the products that the polynomial needs.
 DTYPES = {"f32": ("s", "d", 5), "f64": ("d", "q", 10)}
+REALS = {"f32": "float", "f64": "double"}
 
-_FUNCTION = re.compile(r"[0-9a-f]+ <(\w+)[^>]*>:$")
+_FUNCTION = re.compile(r"[0-9a-f]+ <void pass_over<(.+, \(Kind\)\d)>\(.*>:$")
 _INSTRUCTION = re.compile(r"\s+([0-9a-f]+):\s+(.*)")
 
 
@@ -77,38 +75,41 @@ def _is_exp_loop(loop, dtype, width, fused):
 
 @cache
 def _disassembled():
-    """`Code` by function of the extension module; skips where there can be none."""
+    """`Code` of the passes in the module, by level, pass and kind; skips where there can be none."""
     if not X86:
         pytest.skip(f"{platform.machine()} has other instructions than those looked for here")
     if (spec := find_spec("fastsoftmax._kernels")) is None:
         pytest.skip("the compiled kernels are not built")
     if (objdump := shutil.which("objdump")) is None:
         pytest.skip("objdump is not installed")
-    command = [objdump, "-d", "--no-show-raw-insn", spec.origin]
+    command = [objdump, "-d", "--demangle", "--no-show-raw-insn", spec.origin]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     functions = {}
-    for line in listing.splitlines():
-        if name := _FUNCTION.match(line):
-            instructions = functions.setdefault(name[1], [])
+    for line in listing.replace("(anonymous namespace)::", "").splitlines():
+        if line.endswith(">:"):
+            name = _FUNCTION.match(line)
+            instructions = functions.setdefault(name[1], []) if name else []
         elif instruction := _INSTRUCTION.match(line):
             instructions.append(instruction.groups())
     return {name: Code(instructions) for name, instructions in functions.items()}
 
 
-def _pass(level, name, dtype):
+def _pass(level, name, kind, dtype):
     """Of a level that was built: a pass that is not there has another name, and is not looked at."""
     functions = _disassembled()
+    name = f"{level}, {name.format(REALS[dtype])}, (Kind){KINDS[kind]}"
     if level not in os.environ.get("FASTSOFTMAX_CPU_LEVELS", level):
         pytest.skip(f"{level} is not built")
-    assert f"{name}_{dtype}_{level}" in functions, "there are other names, or none: a stripped library?"
-    return functions[f"{name}_{dtype}_{level}"]
+    assert name in functions, "there are other names, or none: a stripped library?"
+    return functions[name]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("level", LEVELS)
-def test_compiled_passes(level, name, dtype):
-    code = _pass(level, name, dtype)
+def test_compiled_passes(level, name, kind, dtype):
+    code = _pass(level, name, kind, dtype)
     assert code.has_exp_loop(dtype, LEVELS[level], fused=level != "v2")
     assert not code.scalar_products(dtype)
 
@@ -116,7 +117,7 @@ def test_compiled_passes(level, name, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("level", "wider"), [("v2", "ymm"), ("v2", "zmm"), ("v3", "zmm")])
 def test_narrower_code_is_noticed(level, wider, dtype):
-    code = _pass(level, "exps_row", dtype)
+    code = _pass(level, "Exps<{}, 0>", "row", dtype)
     assert code.has_exp_loop(dtype, LEVELS[level], fused=False)
     assert not code.has_exp_loop(dtype, wider, fused=False)
 

@@ -45,16 +45,16 @@ def candidates(dtype, directory):
     return found + ([Numba(dtype)] if backend_status()["numba"] == "available" else [])
 
 
-# ---- src_cy/real.h -----------------------------------------------------------------------------
+# ---- src_cy/real.hpp ---------------------------------------------------------------------------
 
 
 def flags():
-    """FLAGS of setup.py, which builds when it is imported."""
+    """FLAGS and UNIT_FLAGS of setup.py, which builds when it is imported."""
     found = []
     for node in ast.parse((ROOT / "setup.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign | ast.AugAssign):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if getattr(target, "id", None) == "FLAGS":
+            if getattr(target, "id", None) in ("FLAGS", "UNIT_FLAGS"):
                 found += ast.literal_eval(node.value)
     return found
 
@@ -71,7 +71,7 @@ def build(level, directory, sources=SOURCES):
         "-fvisibility=default",
     ]
     command += [] if level == "baseline" else [f"-march={level}"]
-    command += [f"-I{sources}", str(Path(__file__).with_name("elementary.c")), "-o", str(library), "-lm"]
+    command += [f"-I{sources}", str(Path(__file__).with_name("elementary.cpp")), "-o", str(library), "-lm"]
     subprocess.run(command, check=True)
     return library
 

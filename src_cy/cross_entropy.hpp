@@ -1,0 +1,170 @@
+/* A cross-entropy is at_label * nll[label] + sum_j everywhere[j] * nll[j], as PyTorch defines it, with
+ * nll_j = (max - x_j) + log(1 + rest): `Target` (call.h) says how they are weighed. Its gradient is
+ * y_j * (at_label + total) - everywhere_j - (j == label) * at_label, with 1 - y of the largest formed from the others.
+ * Uses summary.hpp. */
+#pragma once
+#include "summary.hpp"
+
+namespace {
+
+template <class R> INLINE const R *everywhere_of(const Target *t) { return (const R *)t->everywhere; }
+
+template <class R> INLINE R at_label_of(const Target *t, ptrdiff_t label) {
+    return (R)(t->weight ? t->at_label * ((const R *)t->weight)[label] : t->at_label);
+}
+
+/* Half of sum_j everywhere[j] * (max - x_j), since the difference of halves does not overflow; a class of weight 0 takes
+ * no part, whatever its logit. `everywhere` lies along a row, or holds an entry for each line of rows side by side. */
+template <bool along, class R>
+void half_spread(const Grid &g, Lines<const R> x, const vec<R> *most, const R *everywhere, vec<R> *spread) {
+    using V = vec<R>;
+    const V zero = splat<V>(0);
+    Sum<R> sum[MOST_VECTORS], part[MOST_VECTORS];
+    for (int w = 0; w < vectors<R>(g); w++) sum[w] = part[w] = Sum<R>::from(0);
+    for (ptrdiff_t j = 0; j < g.lines + (g.tail > 0); j++)
+        for (int w = 0; w < vectors<R>(g); w++) {
+            const ptrdiff_t left = (j < g.lines ? g.lanes : g.tail) - w * LANES<R>;
+            V v = load_part(x.at + j * x.stride + w * LANES<R>, left, zero);
+            V u = along ? load_part(everywhere + j * LANES<R>, left, zero) : splat<V>(everywhere[j]);
+            V term = u * (most[w] / 2 - v / 2);
+            part[w].add(select(equal(u, zero), u, term));
+            if (j % CHUNK == CHUNK - 1) {
+                sum[w].join(part[w]);
+                part[w] = Sum<R>::from(0);
+            }
+        }
+    for (int w = 0; w < vectors<R>(g); w++) {
+        sum[w].join(part[w]);
+        spread[w] = along ? all_lanes(sum[w]) : sum[w].value();
+    }
+}
+
+/* at_label * nll of the label, by halves where the difference of the logits overflows: at_label may be small. A factor of
+ * 0 makes it 0 whatever the logit. */
+template <class V> INLINE V loss_at_label(V at_label, V most, V x_label, V log1p_rest) {
+    V d = most - x_label, loss = at_label * (d + log1p_rest);
+    mask_of<V> finite = less(d, splat<V>(INFINITY)), nothing = equal(at_label, splat<V>(0));
+    if (any((mask_of<V>)~finite)) loss = select(finite, loss, 2 * (at_label * (most / 2 - x_label / 2)));
+    return select(nothing, at_label * log1p_rest, loss);
+}
+
+/* The gradient of a row from its exps, which it replaces. */
+template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R most, const Summary<vec<R>> &s) {
+    using V = vec<R>;
+    const R *everywhere = everywhere_of<R>(r.target), total = (R)r.target->total, scale = (R)r.target->scale;
+    const Ratio<V> per_exp = ratio(product(s.unit, s.inverse));
+    const R y_label = times(splat<V>(r.out[r.label]), per_exp)[0];
+    const R one_minus = x_label == most ? share(s.rest, s.inverse)[0] : 1 - y_label;
+    const Ratio<V> q = multiple(splat<V>(scale * (at_label + total)), per_exp);
+    on_row<R>(r.n, Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
+    for (ptrdiff_t j = 0; everywhere && j < r.n; j++) r.out[j] -= scale * everywhere[j];
+    r.out[r.label] = scale * ((total * y_label - (everywhere ? everywhere[r.label] : 0)) - at_label * one_minus);
+}
+
+/* The loss; and the gradient into `out` unless that is NULL. */
+template <class R> R cross_entropy_row(const Row<R> &r) {
+    using V = vec<R>;
+    const R *everywhere = everywhere_of<R>(r.target);
+    if (r.label < 0) { /* ignored */
+        if (r.out) fill(r, R(0));
+        return 0;
+    }
+    const R x_label = r.a[r.label], at_label = at_label_of<R>(r.target, r.label);
+    const V most = row_max(r);
+    if (!__builtin_isfinite(most[0])) {
+        if (r.out) fill(r, R(NAN));
+        return NAN;
+    }
+    V spread = splat<V>(0);
+    if (everywhere) half_spread<true>(row_grid<R>(r.n), r.lines_of(r.a), &most, everywhere, &spread);
+    const Summary<V> s = row_summary(r, r.out, most, next<R>(r.out, r.n));
+    if (r.out) row_gradient(r, x_label, at_label, most[0], s);
+    const R loss = loss_at_label(splat<V>(at_label), most, splat<V>(x_label), s.log1p_rest)[0];
+    return everywhere ? loss + (2 * spread[0] + (R)r.target->total * s.log1p_rest[0]) : loss;
+}
+
+/* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. */
+template <class R> struct AtLabel {
+    using V = vec<R>;
+    ptrdiff_t label[LANES<R>];
+    mask_of<V> ignored;
+    V at, everywhere, x;
+
+    ALWAYS inline void look_up(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const R *logits, ptrdiff_t stride) {
+        int_of<R> high[LANES<R>]; /* the upper half of each label, where its sign is, or all of it */
+        bits_of<V> sign;
+        if (count >= LANES<R>)
+            __builtin_memcpy(label, labels, sizeof label);
+        else
+            for (int l = 0; l < LANES<R>; l++) label[l] = l < count ? labels[l] : -1;
+        for (int l = 0; l < LANES<R>; l++) high[l] = (int_of<R>)(label[l] >> 8 * (sizeof *labels - sizeof *high));
+        __builtin_memcpy(&sign, high, sizeof sign);
+        ignored = is_negative(sign);
+        x = gather(logits, stride, label);
+        const auto weight = [&](int l) ALWAYS { return label[l] < 0 ? 0 : at_label_of<R>(t, label[l]); };
+        const auto smoothing = [&](int l) ALWAYS { return label[l] < 0 ? 0 : everywhere_of<R>(t)[label[l]]; };
+        at = t->weight ? of_lanes<V>(weight) : splat<V>((R)t->at_label);
+        everywhere = t->everywhere ? of_lanes<V>(smoothing) : splat<V>(0);
+    }
+
+    /* Put each lane of `v` at its label's entry. */
+    ALWAYS inline void put(R *out, ptrdiff_t stride, V v) const {
+        R lane[LANES<R>];
+        store(lane, v);
+        for (int l = 0; l < LANES<R>; l++)
+            if (label[l] >= 0) out[label[l] * stride + l] = lane[l];
+    }
+};
+
+/* The gradients of rows from their exps, which they replace. */
+template <bool known, class R>
+INLINE void gradients_grid(const Rows<R> &r, const AtLabel<R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
+    using V = vec<R>;
+    const R *everywhere = everywhere_of<R>(r.target), total = (R)r.target->total, scale = (R)r.target->scale;
+    V dx_label[MOST_VECTORS], zero = splat<V>(0);
+    Ratio<V> q[MOST_VECTORS];
+    bool ignored = false;
+    for (int w = 0; w < vectors<R>(r.g); w++) {
+        const Ratio<V> per_exp = ratio(product(s[w].unit, s[w].inverse));
+        V y_label = times(gather(r.out.at + w * LANES<R>, r.out.stride, a[w].label), per_exp);
+        V one_minus = share(s[w].rest, s[w].inverse);
+        one_minus = select(equal(a[w].x, most[w]), one_minus, 1 - y_label);
+        dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
+        q[w] = multiple(scale * (a[w].at + total), per_exp);
+        ignored |= any(a[w].ignored);
+    }
+    on<known>(r.g, Times<R>{r.out, r.out, q});
+    for (ptrdiff_t j = 0; (ignored || everywhere) && j < r.g.lines; j++)
+        for (int w = 0; w < vectors<R>(r.g); w++) {
+            const ptrdiff_t left = r.g.lanes - w * LANES<R>;
+            R *p = r.out.at + j * r.out.stride + w * LANES<R>;
+            V dx = load_part(p, left, zero);
+            if (everywhere) dx -= scale * everywhere[j];
+            store_part(p, left, select(a[w].ignored, zero, dx));
+        }
+    for (int w = 0; w < vectors<R>(r.g); w++) a[w].put(r.out.at + w * LANES<R>, r.out.stride, dx_label[w]);
+}
+
+/* One loss for each row; and the gradients into `out` unless that is NULL. Ignored rows have neither. */
+template <bool known, class R> INLINE void cross_entropy_grid(const Rows<R> &r) {
+    using V = vec<R>;
+    const Target *t = r.target;
+    V most[MOST_VECTORS], spread[MOST_VECTORS], zero = splat<V>(0);
+    AtLabel<R> a[MOST_VECTORS];
+    Summary<V> s[MOST_VECTORS];
+    on<known>(r.g, MaxOf<R>{r.a, most});
+    for (int w = 0; w < vectors<R>(r.g); w++) {
+        most[w] = nan_unless_finite(most[w]);
+        a[w].look_up(r.labels + w * LANES<R>, r.count - w * LANES<R>, t, r.a.at + w * LANES<R>, r.a.stride);
+    }
+    if (t->everywhere) half_spread<false>(r.g, r.a, most, everywhere_of<R>(t), spread);
+    grid_summary<known>(r, r.out, most, s);
+    for (int w = 0; w < vectors<R>(r.g); w++) {
+        V loss = loss_at_label(a[w].at, most[w], a[w].x, s[w].log1p_rest);
+        if (t->everywhere) loss += 2 * spread[w] + (R)t->total * s[w].log1p_rest;
+        store_part(r.results + w * LANES<R>, r.count - w * LANES<R>, select(a[w].ignored, zero, loss));
+    }
+    if (r.out.at) gradients_grid<known>(r, a, most, s);
+}
+
+} // namespace

@@ -1,0 +1,85 @@
+/* A call as rows, panels or columns, which n and inner alone choose, so that a row has the same bits alone and in a batch:
+ *
+ * * rows:    inner == 1 and a row of more than SHORT_BYTES: one at a time, vectorised along the row;
+ * * panels:  inner == 1 and shorter rows: a row in each vector lane, transposed in and out (panels.hpp);
+ * * columns: inner > 1: a row in each vector lane, as memory lies.
+ *
+ * Uses few.hpp. */
+#pragma once
+#include "few.hpp"
+
+namespace {
+
+/* Bytes of a panel of short rows, which stays in the L1 cache; and of a line of strided ones, which one entry of the TLB
+ * serves, with the passes' state in L1; and lines so few that the TLB holds their pages all at once: a tile at a time. */
+constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
+
+template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
+    for (ptrdiff_t i = 0, n = c->s.n; i < c->s.outer; i++)
+        op_row(c->op, Row<R>{x.a + i * n, moved(x.b, i * n), moved(x.out, i * n), moved(x.results, i), n,
+                             c->labels ? c->labels[i] : 0, &c->target});
+}
+
+template <class R> ptrdiff_t run_few(const Call *c, const Arrays<R> &x) {
+    if (c->s.outer < TILE * LANES<R>) return 0;
+    switch (c->op) {
+    case SOFTMAX: return few<LEVEL, SOFTMAX, R>(c, x.a, x.b, x.out, x.results);
+    case LOG_SOFTMAX: return few<LEVEL, LOG_SOFTMAX, R>(c, x.a, x.b, x.out, x.results);
+    case SOFTMAX_VJP: return few<LEVEL, SOFTMAX_VJP, R>(c, x.a, x.b, x.out, x.results);
+    case CROSS_ENTROPY: return few<LEVEL, CROSS_ENTROPY, R>(c, x.a, x.b, x.out, x.results);
+    default: return 0;
+    }
+}
+
+/* Out of line: the ops once for panels and columns. */
+template <class R> PASS void run_grid(enum op op, const Rows<R> &rows) { op_grid<false>(op, rows); }
+
+template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
+    constexpr ptrdiff_t size = PANEL_BYTES / sizeof(R);
+    alignas(64) R panels[2 * size];
+    const ptrdiff_t n = c->s.n;
+    const bool fits = TILE * n * VECTOR_BYTES <= PANEL_BYTES;
+    for (ptrdiff_t count, i = run_few(c, x); i < c->s.outer; i += count) {
+        const bool is_tall = fits && c->s.outer - i > 2 * LANES<R>;
+        const Grid g = {n, is_tall ? TILE * LANES<R> : LANES<R>, 0, is_tall ? TALL : ROW};
+        count = g.lanes < c->s.outer - i ? g.lanes : c->s.outer - i;
+        through_panels(c, x, i, n, count, g, panels, panels + size,
+                       [&](const Rows<R> &rows) ALWAYS { run_grid(c->op, rows); });
+    }
+}
+
+/* How many columns are gone over together: equal shares, in whole tiles. */
+template <class R> ptrdiff_t strip_width(const Layout &s) {
+    constexpr ptrdiff_t tile = TILE * LANES<R>, most = STRIP_BYTES / sizeof(R);
+    const ptrdiff_t strips = (s.inner + most - 1) / most;
+    if (s.n <= FEW_LINES) return tile;
+    return ((s.inner + strips - 1) / strips + tile - 1) / tile * tile;
+}
+
+template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
+    const ptrdiff_t strip = strip_width<R>(c->s);
+    for (ptrdiff_t o = 0; o < c->s.outer; o++)
+        for (ptrdiff_t i = 0, count; i < c->s.inner; i += count) {
+            count = c->s.inner - i < strip ? c->s.inner - i : strip;
+            const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
+            run_grid(c->op, Rows<R>{{c->s.n, count, 0, kind},
+                                    {x.a + o * c->s.outer_stride + i, c->s.n_stride},
+                                    {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
+                                    {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
+                                    moved(x.results, o * c->results_stride + i),
+                                    moved(c->labels, o * c->labels_stride + i),
+                                    count,
+                                    &c->target,
+                                    {}});
+        }
+}
+
+template <class R> void run_call(const Call *c) {
+    const Arrays<R> x = {(const R *)c->a, (const R *)c->b, (R *)c->out, (R *)c->results};
+    if (c->op == SOFTMAX_JACOBIAN) return softmax_jacobians(x.a, x.out, c->s.outer, c->s.n);
+    if (c->s.inner > 1 || (c->s.n > 1 && c->s.n_stride > 1)) return run_columns(c, x);
+    if (is_short(c->s.n, sizeof(R))) return run_panels(c, x);
+    run_rows(c, x);
+}
+
+} // namespace

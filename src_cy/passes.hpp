@@ -1,0 +1,291 @@
+/* The passes that ops are made of. Each is what it reads and writes, and `run` for a kind of grid. Uses grid.hpp. */
+#pragma once
+#include "grid.hpp"
+
+namespace {
+
+/* Lane maxima; NaN is passed over and comes back through exp. */
+template <class R> struct MaxOf {
+    using V = vec<R>;
+    Lines<const R> x;
+    V *most;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        constexpr int wide = width<kind>;
+        V m[GROUP], a[GROUP];
+        for (int i = 0; i < GROUP; i++) m[i] = splat<V>(-INFINITY);
+        if (kind == WIDE)
+            for (int w = 0; w < vectors<R>(g); w++) most[w] = m[0];
+        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
+            tile.load(a, x, -INFINITY);
+            if constexpr (kind != WIDE) {
+                for (int i = 0; i < tile.count; i++) m[i] = max(a[i], m[i]);
+                return;
+            }
+            for (int k = 0; k < wide; k++) {
+                V of = most[tile.state(k)];
+                for (int i = k; i < tile.count; i += wide) of = max(a[i], of);
+                most[tile.state(k)] = of;
+            }
+        });
+        if (kind == WIDE) return;
+        for (int half = GROUP / 2; half >= wide; half /= 2)
+            for (int i = 0; i < half; i++) m[i] = max(m[i], m[i + half]);
+        for (int w = 0; w < wide; w++) most[w] = m[w];
+    }
+};
+
+/* Sums of exp_biased(x), and the exps themselves into `e` unless that is NULL. With OTHERS those of maxima are left
+ * out, and counted: they would swallow what a dominated row is about. */
+template <class R, int how> struct Exps {
+    using V = vec<R>;
+    Lines<const R> x;
+    Lines<R> e;
+    const Shift<V> *s;
+    Ahead<R> ahead;
+    Sum<R> *sums, *maxima;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        constexpr int wide = width<kind>;
+        constexpr R start = how & OTHERS ? 0 : Constants<R>::above;
+        const int counted = how & OTHERS ? states<R, kind>(g) : 0;
+        const bits_of<V> none = (bits_of<V>)splat<V>(0);
+        V a[EXPS];
+        mask_of<V> largest[EXPS];
+        bits_of<V> one_count, few_counts[TILE], many_counts[MOST_VECTORS];
+        bits_of<V> *counts = kind == WIDE ? many_counts : wide == 1 ? &one_count : few_counts;
+        for (int w = 0; w < counted; w++) {
+            counts[w] = none;
+            maxima[w] = Sum<R>::from(0);
+        }
+        const auto body = [&](auto tile, Sum<R> *part) ALWAYS {
+            tile.load(a, x, -INFINITY);
+            tile.look_ahead(ahead.x);
+            tile.look_ahead(ahead.out);
+            if constexpr (how & OTHERS)
+                for (int i = 0; i < tile.count; i++) largest[i] = equal(a[i], s[tile.state(i)].max);
+            exp_biased<tile.count, wide, how>(a, s + tile.state(0));
+            if (e.at) tile.store(e, a);
+            for (int i = 0; i < tile.count; i++)
+                if constexpr (how & OTHERS)
+                    part[tile.state(i)].add(leave_out(a[i], largest[i], &counts[tile.state(i)]));
+                else
+                    part[tile.state(i)].add_smaller(a[i]);
+        };
+        sum_tiles<R, kind, EXPS>(g, start, sums, body, [&]() ALWAYS {
+            for (int w = 0; w < counted; w++) {
+                maxima[w].add_whole(__builtin_convertvector(counts[w], V));
+                counts[w] = none;
+            }
+        });
+    }
+};
+
+/* The same, large maxima or not; with OTHERS if `maxima` is not NULL. */
+template <bool known, class R>
+INLINE void exps_of(const Grid &g, Lines<const R> x, Lines<R> e, const Shift<vec<R>> *s, Ahead<R> ahead, Sum<R> *sums,
+                    Sum<R> *maxima) {
+    mask_of<vec<R>> large = s[0].large;
+    for (int w = 0; w < vectors<R>(g); w++) large |= s[w].large;
+    const bool mixed = any(large);
+    if (maxima && mixed)
+        on<known>(g, Exps<R, OTHERS | MIXED>{x, e, s, ahead, sums, maxima});
+    else if (maxima)
+        on<known>(g, Exps<R, OTHERS>{x, e, s, ahead, sums, maxima});
+    else if (mixed)
+        on<known>(g, Exps<R, MIXED>{x, e, s, ahead, sums, maxima});
+    else
+        on<known>(g, Exps<R, 0>{x, e, s, ahead, sums, maxima});
+}
+
+/* out = e * q */
+template <class R> struct Times {
+    using V = vec<R>;
+    Lines<R> e, out;
+    const Ratio<V> *q;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V v[GROUP];
+        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
+            tile.load(v, {e.at, e.stride}, 0);
+            for (int i = 0; i < tile.count; i++) v[i] = times(v[i], q[tile.state(i)]);
+            tile.store(out, v);
+        });
+    }
+};
+
+/* out = (x - a) - b */
+template <class R> struct Subtract {
+    using V = vec<R>;
+    Lines<const R> x;
+    Lines<R> out;
+    const V *a, *b;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V v[GROUP];
+        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
+            tile.load(v, x, 0);
+            for (int i = 0; i < tile.count; i++) v[i] = (v[i] - a[tile.state(i)]) - b[tile.state(i)];
+            tile.store(out, v);
+        });
+    }
+};
+
+/* Add the terms of a tile, pairs of lines first: a rounding, for which the bounds of products have room. */
+template <int count, int wide, class R> INLINE void add_terms(Sum<R> *sum, const vec<R> *a) {
+    for (int i = 0; i < count; i += 2 * wide)
+        for (int k = i; k < i + wide; k++) sum[k - i].add(k + wide < count ? a[k] + a[k + wide] : a[k]);
+}
+
+template <int count, int wide, class R> INLINE void add_products(Sum<R> *sum, const vec<R> *a, const vec<R> *b) {
+    for (int i = 0; i < count; i += 2 * wide)
+        for (int k = i; k < i + wide; k++) {
+            vec<R> product = a[k] * b[k];
+            sum[k - i].add(k + wide < count ? fma(a[k + wide], b[k + wide], product) : product);
+        }
+}
+
+/* What a VJP needs to know: lane maxima of y and the cotangent there, the lane extremes of the cotangent, lane sums
+ * of their product. */
+template <class V> struct Extremes {
+    V y_max, at_max, most, least;
+};
+
+template <class R> struct Survey {
+    using V = vec<R>;
+    Lines<const R> y, ct;
+    const R *next_out;
+    Extremes<V> *all;
+    Sum<R> *sums;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        constexpr int wide = width<kind>;
+        Extremes<V> few_ends[TILE], *ends = kind == WIDE ? all : few_ends;
+        V a[GROUP], b[GROUP];
+        for (int w = 0; w < states<R, kind>(g); w++) { /* field by field: of arrays of them GCC makes a `rep stos` of 30 cycles */
+            ends[w].y_max = ends[w].most = splat<V>(-INFINITY);
+            ends[w].least = splat<V>(INFINITY);
+            ends[w].at_max = splat<V>(0);
+        }
+        sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+            tile.load(a, y, 0);
+            tile.load(b, ct, ct.at[0]);
+            tile.look_ahead(next_out);
+            for (int i = 0; i < tile.count; i++) {
+                Extremes<V> &of = ends[tile.state(i)];
+                of.at_max = select(greater(a[i], of.y_max), b[i], of.at_max);
+                of.y_max = max(a[i], of.y_max);
+                of.most = max(b[i], of.most);
+                of.least = min(b[i], of.least);
+            }
+            add_products<tile.count, wide>(part + tile.state(0), a, b);
+        });
+        if (kind != WIDE)
+            for (int w = 0; w < wide; w++) all[w] = few_ends[w];
+    }
+};
+
+/* What is taken from a cotangent that is first multiplied by a scale: 1, or less where differences would overflow. */
+template <class V> struct Centre {
+    V scale, centre;
+};
+
+/* Lane sums of y * (cotangent - centre). */
+template <class R> struct Dot {
+    using V = vec<R>;
+    Lines<const R> y, ct;
+    const Centre<V> *of;
+    Sum<R> *sums;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V u[GROUP], v[GROUP];
+        sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+            tile.load(u, y, 0);
+            tile.load(v, ct, 0);
+            for (int i = 0; i < tile.count; i++) v[i] = fma(v[i], of[tile.state(i)].scale, -of[tile.state(i)].centre);
+            add_products<tile.count, tile.wide>(part + tile.state(0), u, v);
+        });
+    }
+};
+
+/* out = y * ((cotangent - centre) - dot), with the scale if there is one. */
+template <class R, bool scaled> struct Vjp {
+    using V = vec<R>;
+    Lines<const R> y, ct;
+    Lines<R> out;
+    const Centre<V> *of;
+    const V *dot;
+    Ahead<R> ahead;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V u[GROUP], v[GROUP];
+        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
+            tile.load(u, y, 0);
+            tile.load(v, ct, 0);
+            tile.look_ahead(ahead.x);
+            tile.look_ahead(ahead.out);
+            for (int i = 0; i < tile.count; i++) {
+                const Centre<V> &c = of[tile.state(i)];
+                v[i] = (scaled ? v[i] * c.scale : v[i]) - c.centre;
+                v[i] = u[i] * (v[i] - dot[tile.state(i)]);
+                v[i] = scaled ? v[i] / c.scale : v[i];
+            }
+            tile.store(out, v);
+        });
+    }
+};
+
+/* Lane sums of x. */
+template <class R> struct SumOf {
+    Lines<const R> x;
+    Sum<R> *sums;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        vec<R> a[GROUP];
+        sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+            tile.load(a, x, 0);
+            add_terms<tile.count, tile.wide>(part + tile.state(0), a);
+        });
+    }
+};
+
+/* out = cotangent - exp(logy) * total */
+template <class R> struct LogVjp {
+    using V = vec<R>;
+    Lines<const R> logy, ct;
+    Lines<R> out;
+    const V *total;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        const Shift<V> none = shift_by(splat<V>(0));
+        V y[EXPS], v[EXPS];
+        each_tile<R, kind, EXPS>(g, [&](auto tile) ALWAYS {
+            tile.load(y, logy, 0);
+            tile.load(v, ct, 0);
+            exp_biased<tile.count, 1, 0>(y, &none);
+            for (int i = 0; i < tile.count; i++) v[i] = fma(y[i] * -Constants<R>::unbias, total[tile.state(i)], v[i]);
+            tile.store(out, v);
+        });
+    }
+};
+
+/* Lane sums of exp(logy) * t. */
+template <class R> struct ExpDot {
+    using V = vec<R>;
+    Lines<const R> logy, t;
+    Sum<R> *sums;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        const Shift<V> none = shift_by(splat<V>(0));
+        V y[EXPS], v[EXPS];
+        sum_tiles<R, kind, EXPS>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+            tile.load(y, logy, 0);
+            tile.load(v, t, 0);
+            exp_biased<tile.count, 1, 0>(y, &none);
+            for (int i = 0; i < tile.count; i++) v[i] *= y[i] * Constants<R>::unbias;
+            for (int i = 0; i < tile.count; i++) part[tile.state(i)].add(v[i]);
+        });
+    }
+};
+
+} // namespace

@@ -1,0 +1,93 @@
+/* What ops have in common: what they are given, the maximum of a row, and what log-type ops need of one. Uses passes.hpp. */
+#pragma once
+#include "passes.hpp"
+
+namespace {
+
+/* One contiguous row of n entries, into `out` (perhaps an input) or the one value `result`. */
+template <class R> struct Row {
+    const R *a, *b;
+    R *out, *result;
+    ptrdiff_t n, label;
+    const Target *target;
+
+    ALWAYS inline Lines<const R> lines_of(const R *x) const { return {x, LANES<R>}; }
+    ALWAYS inline Lines<R> lines_of(R *x) const { return {x, LANES<R>}; }
+};
+
+/* Rows side by side, a row in each lane of a grid, `count` of them, into `out` or one result each. Along an inner axis
+ * memory lies that way; short contiguous rows are transposed into a panel, whose lanes beyond the last row are filled
+ * with what does no harm. `ahead` is where more rows come from. */
+template <class R> struct Rows {
+    Grid g;
+    Lines<const R> a, b;
+    Lines<R> out;
+    R *results;
+    const ptrdiff_t *labels;
+    ptrdiff_t count;
+    const Target *target;
+    Ahead<R> ahead;
+};
+
+template <class R> void fill(const Row<R> &r, R a) {
+    for (ptrdiff_t j = 0; j < r.n; j++) r.out[j] = a;
+}
+
+/* Where the next row is, to look ahead to. Longer ones the hardware fetches in time, and they would push this
+ * one out of the cache. */
+template <class R> INLINE const R *next(const R *row, ptrdiff_t n) {
+    return row && n * (ptrdiff_t)sizeof(R) <= 256 * 1024 ? row + n : nullptr;
+}
+
+/* The maximum of a row in every lane, NaN passed over. */
+template <class R> INLINE vec<R> row_max(const Row<R> &r) {
+    vec<R> most;
+    on_row<R>(r.n, MaxOf<R>{r.lines_of(r.a), &most});
+    return splat<vec<R>>(max_lane(most));
+}
+
+/* Lane maxima, NaN where softmax is NaN: for +inf, and for nothing but -inf. */
+template <class V> INLINE V nan_unless_finite(V most) {
+    return select(equal(most - most, splat<V>(0)), most, splat<V>(NAN));
+}
+
+/* `rest` being the sum of exp(x_j - max) without one maximum: rest, log(1 + rest), 1 / (1 + rest), and what makes
+ * exp(x_j - max) of a biased exp. */
+template <class V> struct Summary {
+    V log1p_rest;
+    Pair<V> rest;
+    Ratio<V> inverse;
+    Pair<V> unit;
+};
+
+/* From the sum that leaves the maxima out, and their number. */
+template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R> sum, Sum<R> maxima) {
+    using V = vec<R>;
+    const Pair<V> one = {splat<V>(1), splat<V>(0)}, less_one = {splat<V>(-1), splat<V>(0)};
+    Pair<V> unit = per_biased(s), rest = product(sum.pair(), ratio(unit));
+    if (any(greater(maxima.finite(), one.hi))) /* seldom; where there are no ties it changes nothing */
+        rest = plus(rest, plus(maxima.pair(), less_one));
+    Pair<V> more = two_sum(one.hi, rest.hi);
+    Ratio<V> q = inverse(Pair<V>{more.hi, more.lo + rest.lo});
+    return {log1p(rest, more, q.hi), rest, q, unit};
+}
+
+/* Of a row; and the exps into `e` unless that is NULL. */
+template <class R> Summary<vec<R>> row_summary(const Row<R> &r, R *e, vec<R> most, const R *next_out) {
+    const Shift<vec<R>> s = shift_by(most);
+    Sum<R> sum, maxima;
+    exps_of<false>(row_grid<R>(r.n), r.lines_of(r.a), r.lines_of(e), &s, {next(r.a, r.n), next_out}, &sum, &maxima);
+    return summary(s, sum.of_all_lanes(), maxima.of_all_lanes());
+}
+
+/* Of rows whose maxima are `most`, finite or NaN. */
+template <bool known, class R>
+INLINE void grid_summary(const Rows<R> &r, Lines<R> e, const vec<R> *most, Summary<vec<R>> *of) {
+    Shift<vec<R>> s[MOST_VECTORS];
+    Sum<R> sum[MOST_VECTORS], maxima[MOST_VECTORS];
+    for (int w = 0; w < vectors<R>(r.g); w++) s[w] = shift_by(most[w]);
+    exps_of<known>(r.g, r.a, e, s, r.ahead, sum, maxima);
+    for (int w = 0; w < vectors<R>(r.g); w++) of[w] = summary(s[w], sum[w], maxima[w]);
+}
+
+} // namespace
