@@ -44,7 +44,7 @@ def load():
         kernels = import_module("fastsoftmax._kernels")
     except (ImportError, OSError) as error:
         raise ImportError(
-            "the compiled extension is missing (install a C compiler, GCC or Clang, and run "
+            "the compiled extension is missing (install a C++ compiler, GCC or Clang, and run "
             f"'pip install --force-reinstall --no-binary fastsoftmax fastsoftmax'): {error}"
         ) from error
     for level in wanted:

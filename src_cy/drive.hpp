@@ -31,9 +31,6 @@ template <class R> ptrdiff_t run_few(const Call *c, const Arrays<R> &x) {
     }
 }
 
-/* Out of line: the ops once for panels and columns. */
-template <class R> PASS void run_grid(enum op op, const Rows<R> &rows) { op_grid<false>(op, rows); }
-
 template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
     constexpr ptrdiff_t size = PANEL_BYTES / sizeof(R);
     alignas(64) R panels[2 * size];
@@ -44,7 +41,7 @@ template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
         const Grid g = {n, is_tall ? TILE * LANES<R> : LANES<R>, 0, is_tall ? TALL : ROW};
         count = g.lanes < c->s.outer - i ? g.lanes : c->s.outer - i;
         through_panels(c, x, i, n, count, g, panels, panels + size,
-                       [&](const Rows<R> &rows) ALWAYS { run_grid(c->op, rows); });
+                       [&](const Rows<R> &rows) ALWAYS { op_grid<false>(c->op, rows); });
     }
 }
 
@@ -62,7 +59,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
         for (ptrdiff_t i = 0, count; i < c->s.inner; i += count) {
             count = c->s.inner - i < strip ? c->s.inner - i : strip;
             const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
-            run_grid(c->op, Rows<R>{{c->s.n, count, 0, kind},
+            op_grid<false>(c->op, Rows<R>{{c->s.n, count, 0, kind},
                                     {x.a + o * c->s.outer_stride + i, c->s.n_stride},
                                     {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
                                     {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},

@@ -33,7 +33,7 @@ def _built(level, directory, sources=SOURCES):
     try:
         return build(level, directory, sources)
     except OSError as error:
-        pytest.skip(f"no C compiler: {error}")
+        pytest.skip(f"no C++ compiler: {error}")
 
 
 def _compiled(level, directory, dtype, sources=SOURCES):

@@ -38,7 +38,7 @@ class _VectorModel(models.PrimitiveModel):
 # Floats that differ by dtype. LN2_HI ends in so many zeros that k * LN2_HI is exact for every k that
 # exp_shifted meets; the low bits of EXP_MAGIC hold the exponent's bias and POWER, 2**POWER being the
 # factor that keeps its results from becoming subnormal. ABOVE is more than any of them, or 0 where sums
-# need no such number. OFFSET and EXP are those of src_cy/kernels.h, LOG_LN2_HI to LOG those of fdlibm's
+# need no such number. OFFSET and EXP are those of src_cy/real.hpp, LOG_LN2_HI to LOG those of fdlibm's
 # s_log1p.c and its float twin (Sun Microsystems, 1993).
 _CONSTANTS = {
     types.float32: {
