@@ -4,7 +4,6 @@
 #include "panels.hpp"
 
 namespace {
-
 /* NULL stands for what the op does without. */
 template <class R> struct Arrays {
     const R *a, *b;
@@ -21,9 +20,8 @@ INLINE void through_panels(const Call *c, const Arrays<R> &x, ptrdiff_t i, const
     R *out = moved(x.out, i * n);
     rows_to_panel(x.a + i * n, n, count, p, g.lanes);
     if (x.b) rows_to_panel(x.b + i * n, n, count, q, g.lanes);
-    run(Rows<R>{g, {p, g.lanes}, {q, g.lanes}, {out ? p : nullptr, g.lanes}, moved(x.results, i), moved(c->labels, i), count,
-                &c->target, {x.a + (i + count) * n, out}});
+    run(Rows<R>{g, {p, g.lanes}, {q, g.lanes}, {out ? p : nullptr, g.lanes}, moved(x.results, i), moved(c->labels, i),
+                count, &c->target, {x.a + (i + count) * n, out}});
     if (out) panel_to_rows(p, g.lanes, n, count, out);
 }
-
 } // namespace

@@ -2,7 +2,6 @@
 #pragma once
 
 namespace {
-
 template <class V> INLINE V splat(real_of<V> a) {
     if constexpr (sizeof a == 4)
         return _mm256_set1_ps(a);
@@ -65,5 +64,4 @@ INLINE vec<float> unpack_low(vec<float> a, vec<float> b) { return _mm256_unpackl
 INLINE vec<float> unpack_high(vec<float> a, vec<float> b) { return _mm256_unpackhi_ps(a, b); }
 INLINE vec<double> unpack_low(vec<double> a, vec<double> b) { return _mm256_unpacklo_pd(a, b); }
 INLINE vec<double> unpack_high(vec<double> a, vec<double> b) { return _mm256_unpackhi_pd(a, b); }
-
 } // namespace

@@ -2,7 +2,6 @@
 #pragma once
 
 namespace {
-
 template <class V> INLINE V splat(real_of<V> a) {
     if constexpr (sizeof a == 4)
         return _mm512_set1_ps(a);
@@ -73,7 +72,9 @@ INLINE __m512i places(const ptrdiff_t *label, ptrdiff_t stride, ptrdiff_t l) {
     __builtin_memcpy(&labels, label + l, sizeof labels);
     return (__m512i)(labels * stride + lane);
 }
-INLINE __mmask8 are_labels(const ptrdiff_t *label) { return (__mmask8)~_mm512_movepi64_mask(_mm512_loadu_si512(label)); }
+INLINE __mmask8 are_labels(const ptrdiff_t *label) {
+    return (__mmask8)~_mm512_movepi64_mask(_mm512_loadu_si512(label));
+}
 INLINE vec<double> gather(const double *p, ptrdiff_t stride, const ptrdiff_t *label) {
     return _mm512_mask_i64gather_pd(_mm512_setzero_pd(), are_labels(label), places(label, stride, 0), p, sizeof *p);
 }
@@ -135,5 +136,4 @@ INLINE vec<float> unpack_low(vec<float> a, vec<float> b) { return _mm512_unpackl
 INLINE vec<float> unpack_high(vec<float> a, vec<float> b) { return _mm512_unpackhi_ps(a, b); }
 INLINE vec<double> unpack_low(vec<double> a, vec<double> b) { return _mm512_unpacklo_pd(a, b); }
 INLINE vec<double> unpack_high(vec<double> a, vec<double> b) { return _mm512_unpackhi_pd(a, b); }
-
 } // namespace

@@ -6,7 +6,6 @@
 #include "summary.hpp"
 
 namespace {
-
 template <class R> INLINE const R *everywhere_of(const Target *t) { return (const R *)t->everywhere; }
 
 template <class R> INLINE R at_label_of(const Target *t, ptrdiff_t label) {
@@ -90,7 +89,7 @@ template <class R> struct AtLabel {
     mask_of<V> ignored;
     V at, everywhere, x;
 
-    ALWAYS inline void look_up(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const R *logits, ptrdiff_t stride) {
+    ALWAYS inline void look_up(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const R *row, ptrdiff_t stride) {
         int_of<R> high[LANES<R>]; /* the upper half of each label, where its sign is, or all of it */
         bits_of<V> sign;
         if (count >= LANES<R>)
@@ -100,7 +99,7 @@ template <class R> struct AtLabel {
         for (int l = 0; l < LANES<R>; l++) high[l] = (int_of<R>)(label[l] >> 8 * (sizeof *labels - sizeof *high));
         __builtin_memcpy(&sign, high, sizeof sign);
         ignored = is_negative(sign);
-        x = gather(logits, stride, label);
+        x = gather(row, stride, label);
         const auto weight = [&](int l) ALWAYS { return label[l] < 0 ? 0 : at_label_of<R>(t, label[l]); };
         const auto smoothing = [&](int l) ALWAYS { return label[l] < 0 ? 0 : everywhere_of<R>(t)[label[l]]; };
         at = t->weight ? of_lanes<V>(weight) : splat<V>((R)t->at_label);
@@ -166,5 +165,4 @@ template <bool known, class R> INLINE void cross_entropy_grid(const Rows<R> &r) 
     }
     if (r.out.at) gradients_grid<known>(r, a, most, s);
 }
-
 } // namespace

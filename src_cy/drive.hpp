@@ -9,7 +9,6 @@
 #include "few.hpp"
 
 namespace {
-
 /* Bytes of a panel of short rows, which stays in the L1 cache; and of a line of strided ones, which one entry of the TLB
  * serves, with the passes' state in L1; and lines so few that the TLB holds their pages all at once: a tile at a time. */
 constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
@@ -60,14 +59,11 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
             count = c->s.inner - i < strip ? c->s.inner - i : strip;
             const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
             op_grid<false>(c->op, Rows<R>{{c->s.n, count, 0, kind},
-                                    {x.a + o * c->s.outer_stride + i, c->s.n_stride},
-                                    {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
-                                    {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
-                                    moved(x.results, o * c->results_stride + i),
-                                    moved(c->labels, o * c->labels_stride + i),
-                                    count,
-                                    &c->target,
-                                    {}});
+                                          {x.a + o * c->s.outer_stride + i, c->s.n_stride},
+                                          {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
+                                          {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
+                                          moved(x.results, o * c->results_stride + i),
+                                          moved(c->labels, o * c->labels_stride + i), count, &c->target, {}});
         }
 }
 
@@ -78,5 +74,4 @@ template <class R> void run_call(const Call *c) {
     if (is_short(c->s.n, sizeof(R))) return run_panels(c, x);
     run_rows(c, x);
 }
-
 } // namespace

@@ -4,14 +4,11 @@
 #pragma once
 #include "arrays.hpp"
 
-struct LEVEL; /* the same in all units of a level, and in no other */
-
 /* Whole tiles of rows of so few entries; returns how many rows that was. */
 template <class Level, enum op which, class R>
 ptrdiff_t few(const Call *c, const R *a, const R *b, R *out, R *results);
 
 namespace {
-
 template <enum op which, int n, class R> PASS ptrdiff_t tiles_of_rows(const Call *c, const Arrays<R> &x) {
     constexpr ptrdiff_t count = TILE * LANES<R>;
     const Grid g = {n, count, 0, TALL};
@@ -21,5 +18,4 @@ template <enum op which, int n, class R> PASS ptrdiff_t tiles_of_rows(const Call
         through_panels(c, x, i, n, count, g, p, q, [](const Rows<R> &rows) ALWAYS { op_grid<true>(which, rows); });
     return i;
 }
-
 } // namespace

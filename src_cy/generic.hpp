@@ -10,7 +10,6 @@
 #endif
 
 namespace {
-
 #if !HAS_FMA
 /* Rounded twice. Where the hardware has it, once: nothing else is contracted (setup.py), so a formula has the same bits
  * wherever it is inlined. */
@@ -73,5 +72,4 @@ template <class R> INLINE void store_part(R *p, ptrdiff_t count, vec<R> v) {
 template <class R> INLINE vec<R> load_pieces(const R *p, ptrdiff_t) { return load(p); }
 template <class R> INLINE void store_pieces(R *p, ptrdiff_t, vec<R> v) { store(p, v); }
 #endif
-
 } // namespace

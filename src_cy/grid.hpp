@@ -14,7 +14,6 @@
 #include "sums.hpp"
 
 namespace {
-
 enum Kind { ROW, NARROW, TALL, WIDE };
 constexpr int PAIR = 2;
 template <Kind kind> constexpr int width = kind == TALL ? TILE : kind == WIDE ? PAIR : 1;
@@ -188,5 +187,4 @@ template <bool known, class Pass> INLINE void on(const Grid &g, const Pass &pass
 template <class R, class Pass> INLINE void on_row(ptrdiff_t n, const Pass &pass) {
     pass_over<LEVEL, Pass, ROW>(pass, row_grid<R>(n));
 }
-
 } // namespace

@@ -4,7 +4,6 @@
 #include "passes.hpp"
 
 namespace {
-
 /* Lines that are about to be written are asked for 2 KB before: stores wait for theirs one after the other. */
 template <class R> constexpr ptrdiff_t STORES_AHEAD = 2048 / sizeof(R);
 
@@ -117,5 +116,4 @@ template <class R> void softmax_jacobians(const R *y, R *out, ptrdiff_t rows, pt
         if (count <= 4) return short_jacobians<4>(y, out, rows, n);
     for (ptrdiff_t i = 0; i < rows; i++) long_jacobian(y + i * n, out + i * n * n, n);
 }
-
 } // namespace

@@ -26,7 +26,7 @@
 #define HAS_FMA 0
 #endif
 
-/* The CPU level (setup.py): its name is part of those of what is compiled for it. */
+/* The CPU level (setup.py), whose name is part of the names of what units of it give each other. */
 #ifndef LEVEL
 #define LEVEL host
 #endif

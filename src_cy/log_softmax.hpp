@@ -3,7 +3,6 @@
 #include "summary.hpp"
 
 namespace {
-
 template <class R> void log_softmax_row(const Row<R> &r) {
     const vec<R> most = row_max(r);
     if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
@@ -63,5 +62,4 @@ template <bool known, class R> INLINE void logsumexp_grid(const Rows<R> &r) {
         store_part(r.results + w * LANES<R>, left, result);
     }
 }
-
 } // namespace

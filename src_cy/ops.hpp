@@ -7,7 +7,6 @@
 #include "softmax.hpp"
 
 namespace {
-
 template <class R> void op_row(enum op op, const Row<R> &r) {
     switch (op) {
     case SOFTMAX: return softmax_row(r);
@@ -33,5 +32,4 @@ template <bool known, class R> INLINE void op_grid(enum op op, const Rows<R> &r)
     case SOFTMAX_JACOBIAN: return;
     }
 }
-
 } // namespace

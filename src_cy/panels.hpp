@@ -3,7 +3,6 @@
 #include "real.hpp"
 
 namespace {
-
 template <class R> constexpr ptrdiff_t PIECE = 16 / sizeof(R);
 constexpr int FEW = 3; /* entries, or fewer: such rows are permuted within registers */
 
@@ -82,5 +81,4 @@ template <class R> INLINE void rows_to_panel(const R *x, ptrdiff_t n, ptrdiff_t 
 template <class R> INLINE void panel_to_rows(const R *panel, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t count, R *out) {
     for (ptrdiff_t l = 0; l < lanes; l += LANES<R>) lanes_to_rows(panel + l, lanes, n, count - l, out + l * n);
 }
-
 } // namespace

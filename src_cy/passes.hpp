@@ -3,7 +3,6 @@
 #include "grid.hpp"
 
 namespace {
-
 /* Lane maxima; NaN is passed over and comes back through exp. */
 template <class R> struct MaxOf {
     using V = vec<R>;
@@ -162,7 +161,7 @@ template <class R> struct Survey {
         constexpr int wide = width<kind>;
         Extremes<V> few_ends[TILE], *ends = kind == WIDE ? all : few_ends;
         V a[GROUP], b[GROUP];
-        for (int w = 0; w < states<R, kind>(g); w++) { /* field by field: of arrays of them GCC makes a `rep stos` of 30 cycles */
+        for (int w = 0; w < states<R, kind>(g); w++) { /* by field: else GCC makes a `rep stos` of 30 cycles */
             ends[w].y_max = ends[w].most = splat<V>(-INFINITY);
             ends[w].least = splat<V>(INFINITY);
             ends[w].at_max = splat<V>(0);
@@ -287,5 +286,4 @@ template <class R> struct ExpDot {
         });
     }
 };
-
 } // namespace

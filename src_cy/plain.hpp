@@ -2,7 +2,6 @@
 #pragma once
 
 namespace {
-
 template <class V> INLINE V splat(real_of<V> a) { return a - V{}; }
 
 /* The second operand where either is NaN, as x86 has it. */
@@ -35,5 +34,4 @@ INLINE vec<float> unpack_low(vec<float> a, vec<float> b) { return vec<float>{a[0
 INLINE vec<float> unpack_high(vec<float> a, vec<float> b) { return vec<float>{a[2], b[2], a[3], b[3]}; }
 INLINE vec<double> unpack_low(vec<double> a, vec<double> b) { return vec<double>{a[0], b[0]}; }
 INLINE vec<double> unpack_high(vec<double> a, vec<double> b) { return vec<double>{a[1], b[1]}; }
-
 } // namespace

@@ -3,7 +3,6 @@
 #include "summary.hpp"
 
 namespace {
-
 /* Whether something is taken off a cotangent, and whether it is made smaller before. */
 enum { CENTRED = 1, SCALED = 2 };
 
@@ -97,5 +96,4 @@ template <bool known, class R> INLINE void log_softmax_jvp_grid(const Rows<R> &r
     }
     on<known>(r.g, Subtract<R>{r.b, r.out, zero, dot});
 }
-
 } // namespace

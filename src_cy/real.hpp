@@ -4,21 +4,20 @@
 #include "simd.hpp"
 
 namespace {
-
 template <class R> struct Constants;
 
 template <> struct Constants<double> {
     static constexpr int mantissa_bits = 52, bias = 512;
     static constexpr double unbias = 0x1p-512;
     static constexpr double above = 0x1p513; /* any exp */
-    static constexpr double plain_magic = 6755399441055744.0; /* 1.5 * 2**52: adding it rounds to an integer, in the low bits */
+    static constexpr double plain_magic = 6755399441055744.0; /* 1.5 * 2**52: added, rounds to an integer in low bits */
     static constexpr double magic = plain_magic + 1023 + bias;
     static constexpr double large = 2048.0;
     static constexpr double vanishes = 800.0; /* exp(-745.2) rounds to 0 */
     static constexpr double max_real = 1.7e308;
     static constexpr double splitter = 134217729.0;
     static constexpr double log2e = 1.4426950408889634;
-    static constexpr double ln2_high = 6.93147180369123816490e-01; /* 33 bits: k * ln2_high is exact for every k there is */
+    static constexpr double ln2_high = 6.93147180369123816490e-01; /* 33 bits: k * ln2_high is exact for every k */
     static constexpr double ln2_low = 1.90821492927058770002e-10;
     /* The quotient is rounded so that r is from ln(3/4) to ln(3/2): exp(r) - 1 is then rounded no worse than exp(r). */
     static constexpr double offset = 0.05889151782819173;
@@ -255,5 +254,4 @@ template <class V> INLINE V log1p(Pair<V> s, Pair<V> more, V inverse) {
     V log = fma(k, splat<V>(C::log2_high), (fma(z, half + r, low) - half) + f);
     return select(less(s.hi, splat<V>(C::max_real)), log, s.hi); /* inf and NaN */
 }
-
 } // namespace

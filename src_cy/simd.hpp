@@ -4,7 +4,6 @@
 #include "language.hpp"
 
 namespace {
-
 template <class R> struct VectorOf;
 template <> struct VectorOf<float> {
     typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
@@ -48,7 +47,6 @@ template <class V, class Entry> INLINE V of_lanes(Entry entry) {
         return V{entry(0), entry(1), entry(2),  entry(3),  entry(4),  entry(5),  entry(6),  entry(7),
                  entry(8), entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15)};
 }
-
 } // namespace
 
 #if VECTOR_BYTES == 64
@@ -58,7 +56,6 @@ template <class V, class Entry> INLINE V of_lanes(Entry entry) {
 #endif
 
 namespace {
-
 /* Within each piece of 16 bytes: 2 doubles of 2 vectors, or 4 floats of 4, transposed. */
 INLINE void transpose(vec<double> *v) {
     vec<double> a = v[0];
@@ -76,5 +73,4 @@ INLINE void transpose(vec<float> *v) {
     v[2] = (vec<float>)high[0];
     v[3] = (vec<float>)high[1];
 }
-
 } // namespace

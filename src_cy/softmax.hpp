@@ -3,7 +3,6 @@
 #include "summary.hpp"
 
 namespace {
-
 template <class R> void softmax_row(const Row<R> &r) {
     using V = vec<R>;
     const V most = row_max(r);
@@ -28,5 +27,4 @@ template <bool known, class R> INLINE void softmax_grid(const Rows<R> &r) {
     for (int w = 0; w < vectors<R>(r.g); w++) q[w] = inverse(sum[w].pair());
     on<known>(r.g, Times<R>{r.out, r.out, q});
 }
-
 } // namespace

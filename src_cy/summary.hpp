@@ -1,9 +1,8 @@
-/* What ops have in common: what they are given, the maximum of a row, and what log-type ops need of one. Uses passes.hpp. */
+/* What ops have in common: what they are given, the maximum, and what log-type ops need of a row. Uses passes.hpp. */
 #pragma once
 #include "passes.hpp"
 
 namespace {
-
 /* One contiguous row of n entries, into `out` (perhaps an input) or the one value `result`. */
 template <class R> struct Row {
     const R *a, *b;
@@ -11,8 +10,7 @@ template <class R> struct Row {
     ptrdiff_t n, label;
     const Target *target;
 
-    ALWAYS inline Lines<const R> lines_of(const R *x) const { return {x, LANES<R>}; }
-    ALWAYS inline Lines<R> lines_of(R *x) const { return {x, LANES<R>}; }
+    template <class T> ALWAYS inline Lines<T> lines_of(T *x) const { return {x, LANES<R>}; }
 };
 
 /* Rows side by side, a row in each lane of a grid, `count` of them, into `out` or one result each. Along an inner axis
@@ -89,5 +87,4 @@ INLINE void grid_summary(const Rows<R> &r, Lines<R> e, const vec<R> *most, Summa
     exps_of<known>(r.g, r.a, e, s, r.ahead, sum, maxima);
     for (int w = 0; w < vectors<R>(r.g); w++) of[w] = summary(s[w], sum[w], maxima[w]);
 }
-
 } // namespace

@@ -7,7 +7,6 @@
 #include "real.hpp"
 
 namespace {
-
 constexpr ptrdiff_t CHUNK = 65536;
 
 template <class R> struct Sum {
@@ -115,5 +114,4 @@ template <class R> double exact_sum(const R *x, ptrdiff_t n) {
     }
     return __builtin_isfinite(sum) ? sum + rest : plain;
 }
-
 } // namespace
