@@ -10,6 +10,10 @@ template <class R> struct Arrays {
     R *out, *results;
 };
 
+template <class R> INLINE Arrays<R> arrays_of(const Call *c) {
+    return {(const R *)c->a, (const R *)c->b, (R *)c->out, (R *)c->results};
+}
+
 template <class T> INLINE T *moved(T *p, ptrdiff_t by) { return p ? p + by : nullptr; }
 
 /* `count` contiguous rows from row i through run(rows), by way of the panels p and q of `g`, which may have more lanes

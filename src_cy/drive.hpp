@@ -19,13 +19,12 @@ template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
                              c->labels ? c->labels[i] : 0, &c->target});
 }
 
-template <class R> ptrdiff_t run_few(const Call *c, const Arrays<R> &x) {
+/* OPS_OF_FEW(EACH) is from setup.py. */
+template <class R> ptrdiff_t run_few(const Call *c) {
     if (c->s.outer < TILE * LANES<R>) return 0;
     switch (c->op) {
-    case SOFTMAX: return few<LEVEL, SOFTMAX, R>(c, x.a, x.b, x.out, x.results);
-    case LOG_SOFTMAX: return few<LEVEL, LOG_SOFTMAX, R>(c, x.a, x.b, x.out, x.results);
-    case SOFTMAX_VJP: return few<LEVEL, SOFTMAX_VJP, R>(c, x.a, x.b, x.out, x.results);
-    case CROSS_ENTROPY: return few<LEVEL, CROSS_ENTROPY, R>(c, x.a, x.b, x.out, x.results);
+#define CASE(op) case op: return few<LEVEL, op, R>(c);
+        OPS_OF_FEW(CASE)
     default: return 0;
     }
 }
@@ -35,7 +34,7 @@ template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
     alignas(64) R panels[2 * size];
     const ptrdiff_t n = c->s.n;
     const bool fits = TILE * n * VECTOR_BYTES <= PANEL_BYTES;
-    for (ptrdiff_t count, i = run_few(c, x); i < c->s.outer; i += count) {
+    for (ptrdiff_t count, i = run_few<R>(c); i < c->s.outer; i += count) {
         const bool is_tall = fits && c->s.outer - i > 2 * LANES<R>;
         const Grid g = {n, is_tall ? TILE * LANES<R> : LANES<R>, 0, is_tall ? TALL : ROW};
         count = g.lanes < c->s.outer - i ? g.lanes : c->s.outer - i;
@@ -68,7 +67,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
 }
 
 template <class R> void run_call(const Call *c) {
-    const Arrays<R> x = {(const R *)c->a, (const R *)c->b, (R *)c->out, (R *)c->results};
+    const Arrays<R> x = arrays_of<R>(c);
     if (c->op == SOFTMAX_JACOBIAN) return softmax_jacobians(x.a, x.out, c->s.outer, c->s.n);
     if (c->s.inner > 1 || (c->s.n > 1 && c->s.n_stride > 1)) return run_columns(c, x);
     if (is_short(c->s.n, sizeof(R))) return run_panels(c, x);

@@ -5,8 +5,7 @@
 #include "arrays.hpp"
 
 /* Whole tiles of rows of so few entries; returns how many rows that was. */
-template <class Level, enum op which, class R>
-ptrdiff_t few(const Call *c, const R *a, const R *b, R *out, R *results);
+template <class Level, enum op which, class R> ptrdiff_t few(const Call *c);
 
 namespace {
 template <enum op which, int n, class R> PASS ptrdiff_t tiles_of_rows(const Call *c, const Arrays<R> &x) {

@@ -1,21 +1,7 @@
 /* Vectors of 32 and 16 bytes: what vector types say of all of them. The rest is of a level. Included by simd.hpp. */
 #pragma once
 
-#if VECTOR_BYTES == 32
-#include "avx2.hpp"
-#elif defined(__SSE2__)
-#include "sse.hpp"
-#else
-#include "plain.hpp"
-#endif
-
 namespace {
-#if !HAS_FMA
-/* Rounded twice. Where the hardware has it, once: nothing else is contracted (setup.py), so a formula has the same bits
- * wherever it is inlined. */
-template <class V> INLINE V fma(V a, V b, V c) { return a * b + c; }
-#endif
-
 /* Masks are vectors of all ones and zeros. */
 template <class V> using mask_of = bits_of<V>;
 template <class V> INLINE mask_of<V> greater(V a, V b) { return a > b; }
@@ -30,6 +16,22 @@ template <class R> INLINE mask_of<vec<R>> only_lane(ptrdiff_t i) {
 template <class V> INLINE V select(mask_of<V> take_a, V a, V b) {
     return (V)((take_a & (bits_of<V>)a) | (~take_a & (bits_of<V>)b));
 }
+} // namespace
+
+#if VECTOR_BYTES == 32
+#include "avx2.hpp"
+#elif defined(__SSE2__)
+#include "sse.hpp"
+#else
+#include "plain.hpp"
+#endif
+
+namespace {
+#if !HAS_FMA
+/* Rounded twice. Where the hardware has it, once: nothing else is contracted (setup.py), so a formula has the same bits
+ * wherever it is inlined. */
+template <class V> INLINE V fma(V a, V b, V c) { return a * b + c; }
+#endif
 
 template <class V> INLINE real_of<V> max_lane(V v) {
     constexpr ptrdiff_t lanes = LANES<real_of<V>>;

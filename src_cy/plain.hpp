@@ -5,11 +5,8 @@ namespace {
 template <class V> INLINE V splat(real_of<V> a) { return a - V{}; }
 
 /* The second operand where either is NaN, as x86 has it. */
-template <class V> INLINE V picked(bits_of<V> take_a, V a, V b) {
-    return (V)((take_a & (bits_of<V>)a) | (~take_a & (bits_of<V>)b));
-}
-template <class V> INLINE V max(V a, V b) { return picked<V>(a > b, a, b); }
-template <class V> INLINE V min(V a, V b) { return picked<V>(a < b, a, b); }
+template <class V> INLINE V max(V a, V b) { return select(greater(a, b), a, b); }
+template <class V> INLINE V min(V a, V b) { return select(less(a, b), a, b); }
 #if HAS_FMA
 INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) {
     for (int i = 0; i < 4; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);

@@ -5,9 +5,8 @@
 #ifdef OP
 #include "few.hpp"
 
-template <class Level, enum op which, class R>
-ptrdiff_t few(const Call *c, const R *a, const R *b, R *out, R *results) {
-    const Arrays<R> x = {a, b, out, results};
+template <class Level, enum op which, class R> ptrdiff_t few(const Call *c) {
+    const Arrays<R> x = arrays_of<R>(c);
     switch (c->s.n) {
     case 1: return tiles_of_rows<which, 1>(c, x);
     case 2: return tiles_of_rows<which, 2>(c, x);
@@ -22,8 +21,8 @@ ptrdiff_t few(const Call *c, const R *a, const R *b, R *out, R *results) {
     default: return 0;
     }
 }
-template ptrdiff_t few<LEVEL, OP>(const Call *, const float *, const float *, float *, float *);
-template ptrdiff_t few<LEVEL, OP>(const Call *, const double *, const double *, double *, double *);
+template ptrdiff_t few<LEVEL, OP, float>(const Call *);
+template ptrdiff_t few<LEVEL, OP, double>(const Call *);
 
 #else
 #include "drive.hpp"

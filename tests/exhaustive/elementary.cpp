@@ -78,13 +78,13 @@ template <class R> double sum_of_exps(ptrdiff_t n, R max, const R *x) {
 } // namespace
 
 #define OF_BOTH(R, f)                                                                                                 \
-    extern "C" void limits_##f(R *large, R *vanishes, int *bias) { limits(large, vanishes, bias); }          \
-    extern "C" void exps_##f(ptrdiff_t n, R max, const R *x, R *out) { exps(n, max, x, out); }               \
-    extern "C" void exps_of_max_##f(ptrdiff_t n, R max, const R *x, R *out, R *lo) {                         \
+    extern "C" void limits_##f(R *large, R *vanishes, int *bias) { limits(large, vanishes, bias); }                   \
+    extern "C" void exps_##f(ptrdiff_t n, R max, const R *x, R *out) { exps(n, max, x, out); }                        \
+    extern "C" void exps_of_max_##f(ptrdiff_t n, R max, const R *x, R *out, R *lo) {                                  \
         exps_of_max(n, max, x, out, lo);                                                                              \
     }                                                                                                                 \
-    extern "C" void log1ps_##f(ptrdiff_t n, const R *hi, const R *lo, R *out) { log1ps(n, hi, lo, out); }    \
-    extern "C" void quotients_##f(ptrdiff_t n, const R *a, const R *hi, const R *lo, R *out) {               \
+    extern "C" void log1ps_##f(ptrdiff_t n, const R *hi, const R *lo, R *out) { log1ps(n, hi, lo, out); }             \
+    extern "C" void quotients_##f(ptrdiff_t n, const R *a, const R *hi, const R *lo, R *out) {                        \
         quotients(n, a, hi, lo, out);                                                                                 \
     }                                                                                                                 \
     extern "C" double sum_of_exps_##f(ptrdiff_t n, R max, const R *x) { return sum_of_exps(n, max, x); }
