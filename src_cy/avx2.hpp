@@ -2,13 +2,6 @@
 #pragma once
 
 namespace {
-template <class V> INLINE V splat(real_of<V> a) {
-    if constexpr (sizeof a == 4)
-        return _mm256_set1_ps(a);
-    else
-        return _mm256_set1_pd(a);
-}
-
 INLINE vec<float> max(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
 INLINE vec<double> max(vec<double> a, vec<double> b) { return _mm256_max_pd(a, b); }
 INLINE vec<float> min(vec<float> a, vec<float> b) { return _mm256_min_ps(a, b); }

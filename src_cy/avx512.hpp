@@ -2,13 +2,6 @@
 #pragma once
 
 namespace {
-template <class V> INLINE V splat(real_of<V> a) {
-    if constexpr (sizeof a == 4)
-        return _mm512_set1_ps(a);
-    else
-        return _mm512_set1_pd(a);
-}
-
 INLINE float max_lane(vec<float> v) { return _mm512_reduce_max_ps(v); }
 INLINE double max_lane(vec<double> v) { return _mm512_reduce_max_pd(v); }
 

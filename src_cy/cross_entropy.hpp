@@ -60,28 +60,6 @@ template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R m
     r.out[r.label] = scale * ((total * y_label - (everywhere ? everywhere[r.label] : 0)) - at_label * one_minus);
 }
 
-/* The loss; and the gradient into `out` unless that is NULL. */
-template <class R> R cross_entropy_row(const Row<R> &r) {
-    using V = vec<R>;
-    const R *everywhere = everywhere_of<R>(r.target);
-    if (r.label < 0) { /* ignored */
-        if (r.out) fill(r, R(0));
-        return 0;
-    }
-    const R x_label = r.a[r.label], at_label = at_label_of<R>(r.target, r.label);
-    const V most = row_max(r);
-    if (!__builtin_isfinite(most[0])) {
-        if (r.out) fill(r, R(NAN));
-        return NAN;
-    }
-    V spread = splat<V>(0);
-    if (everywhere) half_spread<true>(row_grid<R>(r.n), r.lines_of(r.a), &most, everywhere, &spread);
-    const Summary<V> s = row_summary(r, r.out, most, next<R>(r.out, r.n));
-    if (r.out) row_gradient(r, x_label, at_label, most[0], s);
-    const R loss = loss_at_label(splat<V>(at_label), most, splat<V>(x_label), s.log1p_rest)[0];
-    return everywhere ? loss + (2 * spread[0] + (R)r.target->total * s.log1p_rest[0]) : loss;
-}
-
 /* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. */
 template <class R> struct AtLabel {
     using V = vec<R>;
@@ -144,25 +122,48 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<R> *a, const vec<R> *
     for (int w = 0; w < vectors<R>(r.g); w++) a[w].put(r.out.at + w * LANES<R>, r.out.stride, dx_label[w]);
 }
 
-/* One loss for each row; and the gradients into `out` unless that is NULL. Ignored rows have neither. */
-template <bool known, class R> INLINE void cross_entropy_grid(const Rows<R> &r) {
-    using V = vec<R>;
-    const Target *t = r.target;
-    V most[MOST_VECTORS], spread[MOST_VECTORS], zero = splat<V>(0);
-    AtLabel<R> a[MOST_VECTORS];
-    Summary<V> s[MOST_VECTORS];
-    on<known>(r.g, MaxOf<R>{r.a, most});
-    for (int w = 0; w < vectors<R>(r.g); w++) {
-        most[w] = nan_unless_finite(most[w]);
-        a[w].look_up(r.labels + w * LANES<R>, r.count - w * LANES<R>, t, r.a.at + w * LANES<R>, r.a.stride);
+/* One loss a row; and the gradient into `out` unless that is NULL. Ignored rows have neither. */
+template <> struct Op<CROSS_ENTROPY> {
+    template <class R> static void row(const Row<R> &r) {
+        using V = vec<R>;
+        const R *everywhere = everywhere_of<R>(r.target);
+        if (r.label < 0) { /* ignored */
+            if (r.out) fill(r, R(0));
+            return void(*r.result = 0);
+        }
+        const R x_label = r.a[r.label], at_label = at_label_of<R>(r.target, r.label);
+        const V most = row_max(r);
+        if (!__builtin_isfinite(most[0])) {
+            if (r.out) fill(r, R(NAN));
+            return void(*r.result = NAN);
+        }
+        V spread = splat<V>(0);
+        if (everywhere) half_spread<true>(row_grid<R>(r.n), r.lines_of(r.a), &most, everywhere, &spread);
+        const Summary<V> s = row_summary(r, r.out, most, next<R>(r.out, r.n));
+        if (r.out) row_gradient(r, x_label, at_label, most[0], s);
+        const R loss = loss_at_label(splat<V>(at_label), most, splat<V>(x_label), s.log1p_rest)[0];
+        *r.result = everywhere ? loss + (2 * spread[0] + (R)r.target->total * s.log1p_rest[0]) : loss;
     }
-    if (t->everywhere) half_spread<false>(r.g, r.a, most, everywhere_of<R>(t), spread);
-    grid_summary<known>(r, r.out, most, s);
-    for (int w = 0; w < vectors<R>(r.g); w++) {
-        V loss = loss_at_label(a[w].at, most[w], a[w].x, s[w].log1p_rest);
-        if (t->everywhere) loss += 2 * spread[w] + (R)t->total * s[w].log1p_rest;
-        store_part(r.results + w * LANES<R>, r.count - w * LANES<R>, select(a[w].ignored, zero, loss));
+
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        using V = vec<R>;
+        const Target *t = r.target;
+        V most[MOST_VECTORS], spread[MOST_VECTORS], zero = splat<V>(0);
+        AtLabel<R> a[MOST_VECTORS];
+        Summary<V> s[MOST_VECTORS];
+        on<known>(r.g, MaxOf<R>{r.a, most});
+        for (int w = 0; w < vectors<R>(r.g); w++) {
+            most[w] = nan_unless_finite(most[w]);
+            a[w].look_up(r.labels + w * LANES<R>, r.count - w * LANES<R>, t, r.a.at + w * LANES<R>, r.a.stride);
+        }
+        if (t->everywhere) half_spread<false>(r.g, r.a, most, everywhere_of<R>(t), spread);
+        grid_summary<known>(r, r.out, most, s);
+        for (int w = 0; w < vectors<R>(r.g); w++) {
+            V loss = loss_at_label(a[w].at, most[w], a[w].x, s[w].log1p_rest);
+            if (t->everywhere) loss += 2 * spread[w] + (R)t->total * s[w].log1p_rest;
+            store_part(r.results + w * LANES<R>, r.count - w * LANES<R>, select(a[w].ignored, zero, loss));
+        }
+        if (r.out.at) gradients_grid<known>(r, a, most, s);
     }
-    if (r.out.at) gradients_grid<known>(r, a, most, s);
-}
+};
 } // namespace

@@ -14,9 +14,11 @@ namespace {
 constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
 
 template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
-    for (ptrdiff_t i = 0, n = c->s.n; i < c->s.outer; i++)
-        op_row(c->op, Row<R>{x.a + i * n, moved(x.b, i * n), moved(x.out, i * n), moved(x.results, i), n,
-                             c->labels ? c->labels[i] : 0, &c->target});
+    for (ptrdiff_t i = 0, n = c->s.n; i < c->s.outer; i++) {
+        const Row<R> row = {x.a + i * n, moved(x.b, i * n), moved(x.out, i * n), moved(x.results, i), n,
+                            c->labels ? c->labels[i] : 0, &c->target};
+        with_op(c->op, [&](auto of) ALWAYS { of.row(row); });
+    }
 }
 
 /* OPS_OF_FEW(EACH) is from setup.py. */
@@ -39,7 +41,7 @@ template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
         const Grid g = {n, is_tall ? TILE * LANES<R> : LANES<R>, 0, is_tall ? TALL : ROW};
         count = g.lanes < c->s.outer - i ? g.lanes : c->s.outer - i;
         through_panels(c, x, i, n, count, g, panels, panels + size,
-                       [&](const Rows<R> &rows) ALWAYS { op_grid<false>(c->op, rows); });
+                       [&](const Rows<R> &rows) ALWAYS { op_grid(c->op, rows); });
     }
 }
 
@@ -57,7 +59,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
         for (ptrdiff_t i = 0, count; i < c->s.inner; i += count) {
             count = c->s.inner - i < strip ? c->s.inner - i : strip;
             const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
-            op_grid<false>(c->op, Rows<R>{{c->s.n, count, 0, kind},
+            op_grid(c->op, Rows<R>{{c->s.n, count, 0, kind},
                                           {x.a + o * c->s.outer_stride + i, c->s.n_stride},
                                           {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
                                           {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},

@@ -14,7 +14,7 @@ template <enum op which, int n, class R> PASS ptrdiff_t tiles_of_rows(const Call
     R p[n * count], q[n * count];
     ptrdiff_t i = 0;
     for (; c->s.outer - i >= count; i += count)
-        through_panels(c, x, i, n, count, g, p, q, [](const Rows<R> &rows) ALWAYS { op_grid<true>(which, rows); });
+        through_panels(c, x, i, n, count, g, p, q, [](const Rows<R> &rows) ALWAYS { Op<which>::template grid<true>(rows); });
     return i;
 }
 } // namespace

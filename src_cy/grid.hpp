@@ -112,7 +112,7 @@ INLINE void tiles_of(const Grid &g, ptrdiff_t &j, const ptrdiff_t lines, Body bo
             j += height;
         };
         while (lines - j >= tall) line_of(Tile<R, kind, tall, true>{});
-        if constexpr (tall > 4)
+        if constexpr (kind == ROW && tall > 4)
             while (lines - j >= 4) line_of(Tile<R, kind, 4, true>{});
         if constexpr (tall > 2)
             while (lines - j >= 2) line_of(Tile<R, kind, 2, true>{});

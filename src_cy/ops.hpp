@@ -7,29 +7,22 @@
 #include "softmax.hpp"
 
 namespace {
-template <class R> void op_row(enum op op, const Row<R> &r) {
+/* f(Op<op>{}) */
+template <class F> INLINE void with_op(enum op op, F f) {
     switch (op) {
-    case SOFTMAX: return softmax_row(r);
-    case LOG_SOFTMAX: return log_softmax_row(r);
-    case LOGSUMEXP: *r.result = logsumexp_row(r); return;
-    case SOFTMAX_VJP: return softmax_vjp_row(r);
-    case LOG_SOFTMAX_VJP: return log_softmax_vjp_row(r);
-    case LOG_SOFTMAX_JVP: return log_softmax_jvp_row(r);
-    case CROSS_ENTROPY: *r.result = cross_entropy_row(r); return;
+    case SOFTMAX: return f(Op<SOFTMAX>{});
+    case LOG_SOFTMAX: return f(Op<LOG_SOFTMAX>{});
+    case LOGSUMEXP: return f(Op<LOGSUMEXP>{});
+    case SOFTMAX_VJP: return f(Op<SOFTMAX_VJP>{});
+    case LOG_SOFTMAX_VJP: return f(Op<LOG_SOFTMAX_VJP>{});
+    case LOG_SOFTMAX_JVP: return f(Op<LOG_SOFTMAX_JVP>{});
+    case CROSS_ENTROPY: return f(Op<CROSS_ENTROPY>{});
     case SOFTMAX_JACOBIAN: return;
     }
 }
 
-template <bool known, class R> INLINE void op_grid(enum op op, const Rows<R> &r) {
-    switch (op) {
-    case SOFTMAX: return softmax_grid<known>(r);
-    case LOG_SOFTMAX: return log_softmax_grid<known>(r);
-    case LOGSUMEXP: return logsumexp_grid<known>(r);
-    case SOFTMAX_VJP: return softmax_vjp_grid<known>(r);
-    case LOG_SOFTMAX_VJP: return log_softmax_vjp_grid<known>(r);
-    case LOG_SOFTMAX_JVP: return log_softmax_jvp_grid<known>(r);
-    case CROSS_ENTROPY: return cross_entropy_grid<known>(r);
-    case SOFTMAX_JACOBIAN: return;
-    }
+template <class R> void op_grid(enum op op, const Rows<R> &r) {
+    const Rows<R> own = r; /* in registers, as pass_over has it */
+    with_op(op, [&](auto of) ALWAYS { of.template grid<false>(own); });
 }
 } // namespace

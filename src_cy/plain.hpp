@@ -2,8 +2,6 @@
 #pragma once
 
 namespace {
-template <class V> INLINE V splat(real_of<V> a) { return a - V{}; }
-
 /* The second operand where either is NaN, as x86 has it. */
 template <class V> INLINE V max(V a, V b) { return select(greater(a, b), a, b); }
 template <class V> INLINE V min(V a, V b) { return select(less(a, b), a, b); }

@@ -24,76 +24,82 @@ template <class V> INLINE int centre_of(const Extremes<V> &ends, Centre<V> *c) {
     return how | SCALED;
 }
 
-template <class R> void softmax_vjp_row(const Row<R> &r) {
-    using V = vec<R>;
-    const auto y = r.lines_of(r.a), ct = r.lines_of(r.b);
-    Extremes<V> ends;
-    Sum<R> sum;
-    on_row<R>(r.n, Survey<R>{y, ct, r.out, &ends, &sum});
-    Extremes<V> row = {splat<V>(max_lane(ends.y_max)), ends.at_max, splat<V>(max_lane(ends.most)),
-                       splat<V>(-max_lane(-ends.least))};
-    for (int i = 0; i < LANES<R>; i++)
-        if (ends.y_max[i] == row.y_max[0]) row.at_max = splat<V>(ends.at_max[i]);
-    Centre<V> c;
-    const int how = centre_of(row, &c);
-    if (how) on_row<R>(r.n, Dot<R>{y, ct, &c, &sum});
-    const V dot = all_lanes(sum);
-    const Ahead<R> ahead = {next(r.a, r.n), next(r.b, r.n)};
-    if (how & SCALED)
-        on_row<R>(r.n, Vjp<R, true>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
-    else
-        on_row<R>(r.n, Vjp<R, false>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
-}
+template <> struct Op<SOFTMAX_VJP> {
+    template <class R> static void row(const Row<R> &r) {
+        using V = vec<R>;
+        const auto y = r.lines_of(r.a), ct = r.lines_of(r.b);
+        Extremes<V> ends;
+        Sum<R> sum;
+        on_row<R>(r.n, Survey<R>{y, ct, r.out, &ends, &sum});
+        Extremes<V> row = {splat<V>(max_lane(ends.y_max)), ends.at_max, splat<V>(max_lane(ends.most)),
+                           splat<V>(-max_lane(-ends.least))};
+        for (int i = 0; i < LANES<R>; i++)
+            if (ends.y_max[i] == row.y_max[0]) row.at_max = splat<V>(ends.at_max[i]);
+        Centre<V> c;
+        const int how = centre_of(row, &c);
+        if (how) on_row<R>(r.n, Dot<R>{y, ct, &c, &sum});
+        const V dot = all_lanes(sum);
+        const Ahead<R> ahead = {next(r.a, r.n), next(r.b, r.n)};
+        if (how & SCALED)
+            on_row<R>(r.n, Vjp<R, true>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
+        else
+            on_row<R>(r.n, Vjp<R, false>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
+    }
 
-template <bool known, class R> INLINE void softmax_vjp_grid(const Rows<R> &r) {
-    using V = vec<R>;
-    Extremes<V> ends[MOST_VECTORS];
-    Sum<R> sum[MOST_VECTORS];
-    Centre<V> c[MOST_VECTORS];
-    V dot[MOST_VECTORS];
-    int how = 0;
-    on<known>(r.g, Survey<R>{r.a, r.b, r.ahead.out, ends, sum});
-    for (int w = 0; w < vectors<R>(r.g); w++) how |= centre_of(ends[w], &c[w]);
-    if (how) on<known>(r.g, Dot<R>{r.a, r.b, c, sum});
-    for (int w = 0; w < vectors<R>(r.g); w++) dot[w] = how & SCALED ? sum[w].value() : sum[w].finite();
-    if (how & SCALED)
-        on<known>(r.g, Vjp<R, true>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
-    else
-        on<known>(r.g, Vjp<R, false>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
-}
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        using V = vec<R>;
+        Extremes<V> ends[MOST_VECTORS];
+        Sum<R> sum[MOST_VECTORS];
+        Centre<V> c[MOST_VECTORS];
+        V dot[MOST_VECTORS];
+        int how = 0;
+        on<known>(r.g, Survey<R>{r.a, r.b, r.ahead.out, ends, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) how |= centre_of(ends[w], &c[w]);
+        if (how) on<known>(r.g, Dot<R>{r.a, r.b, c, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) dot[w] = how & SCALED ? sum[w].value() : sum[w].finite();
+        if (how & SCALED)
+            on<known>(r.g, Vjp<R, true>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
+        else
+            on<known>(r.g, Vjp<R, false>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
+    }
+};
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
-template <class R> void log_softmax_vjp_row(const Row<R> &r) {
-    Sum<R> sum;
-    on_row<R>(r.n, SumOf<R>{r.lines_of(r.b), &sum});
-    const vec<R> total = all_lanes(sum);
-    on_row<R>(r.n, LogVjp<R>{r.lines_of(r.a), r.lines_of(r.b), r.lines_of(r.out), &total});
-}
+template <> struct Op<LOG_SOFTMAX_VJP> {
+    template <class R> static void row(const Row<R> &r) {
+        Sum<R> sum;
+        on_row<R>(r.n, SumOf<R>{r.lines_of(r.b), &sum});
+        const vec<R> total = all_lanes(sum);
+        on_row<R>(r.n, LogVjp<R>{r.lines_of(r.a), r.lines_of(r.b), r.lines_of(r.out), &total});
+    }
 
-template <bool known, class R> INLINE void log_softmax_vjp_grid(const Rows<R> &r) {
-    Sum<R> sum[MOST_VECTORS];
-    vec<R> total[MOST_VECTORS];
-    on<known>(r.g, SumOf<R>{r.b, sum});
-    for (int w = 0; w < vectors<R>(r.g); w++) total[w] = sum[w].value();
-    on<known>(r.g, LogVjp<R>{r.a, r.b, r.out, total});
-}
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        Sum<R> sum[MOST_VECTORS];
+        vec<R> total[MOST_VECTORS];
+        on<known>(r.g, SumOf<R>{r.b, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) total[w] = sum[w].value();
+        on<known>(r.g, LogVjp<R>{r.a, r.b, r.out, total});
+    }
+};
 
 /* d(log y)_i = t_i - sum_j exp(logy_j) * t_j */
-template <class R> void log_softmax_jvp_row(const Row<R> &r) {
-    Sum<R> sum;
-    on_row<R>(r.n, ExpDot<R>{r.lines_of(r.a), r.lines_of(r.b), &sum});
-    const vec<R> dot = all_lanes(sum), zero = splat<vec<R>>(0);
-    on_row<R>(r.n, Subtract<R>{r.lines_of(r.b), r.lines_of(r.out), &zero, &dot});
-}
-
-template <bool known, class R> INLINE void log_softmax_jvp_grid(const Rows<R> &r) {
-    Sum<R> sum[MOST_VECTORS];
-    vec<R> dot[MOST_VECTORS], zero[MOST_VECTORS];
-    on<known>(r.g, ExpDot<R>{r.a, r.b, sum});
-    for (int w = 0; w < vectors<R>(r.g); w++) {
-        dot[w] = sum[w].value();
-        zero[w] = splat<vec<R>>(0);
+template <> struct Op<LOG_SOFTMAX_JVP> {
+    template <class R> static void row(const Row<R> &r) {
+        Sum<R> sum;
+        on_row<R>(r.n, ExpDot<R>{r.lines_of(r.a), r.lines_of(r.b), &sum});
+        const vec<R> dot = all_lanes(sum), zero = splat<vec<R>>(0);
+        on_row<R>(r.n, Subtract<R>{r.lines_of(r.b), r.lines_of(r.out), &zero, &dot});
     }
-    on<known>(r.g, Subtract<R>{r.b, r.out, zero, dot});
-}
+
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        Sum<R> sum[MOST_VECTORS];
+        vec<R> dot[MOST_VECTORS], zero[MOST_VECTORS];
+        on<known>(r.g, ExpDot<R>{r.a, r.b, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) {
+            dot[w] = sum[w].value();
+            zero[w] = splat<vec<R>>(0);
+        }
+        on<known>(r.g, Subtract<R>{r.b, r.out, zero, dot});
+    }
+};
 } // namespace

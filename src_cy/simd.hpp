@@ -25,6 +25,8 @@ template <> struct RealOf<vec<double>> { using Real = double; };
 template <class V> using real_of = typename RealOf<V>::Real;
 template <class V> using bits_of = typename VectorOf<real_of<V>>::Bits;
 
+template <class V> INLINE V splat(real_of<V> a) { return a - V{}; } /* which is a, whatever it is */
+
 template <class R> INLINE vec<R> load(const R *p) {
     vec<R> v;
     __builtin_memcpy(&v, p, sizeof v);

@@ -3,28 +3,30 @@
 #include "summary.hpp"
 
 namespace {
-template <class R> void softmax_row(const Row<R> &r) {
-    using V = vec<R>;
-    const V most = row_max(r);
-    if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
-    const Shift<V> s = shift_by(most);
-    Sum<R> sum;
-    exps_of<false>(row_grid<R>(r.n), r.lines_of(r.a), r.lines_of(r.out), &s, {next(r.a, r.n), next<R>(r.out, r.n)}, &sum,
-                   (Sum<R> *)nullptr);
-    const Ratio<V> q = inverse(sum.of_all_lanes().pair());
-    on_row<R>(r.n, Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
-}
+template <> struct Op<SOFTMAX> {
+    template <class R> static void row(const Row<R> &r) {
+        using V = vec<R>;
+        const V most = row_max(r);
+        if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
+        const Shift<V> s = shift_by(most);
+        Sum<R> sum;
+        exps_of<false>(row_grid<R>(r.n), r.lines_of(r.a), r.lines_of(r.out), &s, {next(r.a, r.n), next<R>(r.out, r.n)}, &sum,
+                       (Sum<R> *)nullptr);
+        const Ratio<V> q = inverse(sum.of_all_lanes().pair());
+        on_row<R>(r.n, Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
+    }
 
-template <bool known, class R> INLINE void softmax_grid(const Rows<R> &r) {
-    using V = vec<R>;
-    V most[MOST_VECTORS];
-    Shift<V> s[MOST_VECTORS];
-    Sum<R> sum[MOST_VECTORS];
-    Ratio<V> q[MOST_VECTORS];
-    on<known>(r.g, MaxOf<R>{r.a, most});
-    for (int w = 0; w < vectors<R>(r.g); w++) s[w] = shift_by(nan_unless_finite(most[w]));
-    exps_of<known>(r.g, r.a, r.out, s, r.ahead, sum, (Sum<R> *)nullptr);
-    for (int w = 0; w < vectors<R>(r.g); w++) q[w] = inverse(sum[w].pair());
-    on<known>(r.g, Times<R>{r.out, r.out, q});
-}
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        using V = vec<R>;
+        V most[MOST_VECTORS];
+        Shift<V> s[MOST_VECTORS];
+        Sum<R> sum[MOST_VECTORS];
+        Ratio<V> q[MOST_VECTORS];
+        on<known>(r.g, MaxOf<R>{r.a, most});
+        for (int w = 0; w < vectors<R>(r.g); w++) s[w] = shift_by(nan_unless_finite(most[w]));
+        exps_of<known>(r.g, r.a, r.out, s, r.ahead, sum, (Sum<R> *)nullptr);
+        for (int w = 0; w < vectors<R>(r.g); w++) q[w] = inverse(sum[w].pair());
+        on<known>(r.g, Times<R>{r.out, r.out, q});
+    }
+};
 } // namespace

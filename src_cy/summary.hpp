@@ -27,6 +27,9 @@ template <class R> struct Rows {
     Ahead<R> ahead;
 };
 
+/* An op: `row` goes over one row, its twin `grid` over rows side by side. */
+template <enum op> struct Op;
+
 template <class R> void fill(const Row<R> &r, R a) {
     for (ptrdiff_t j = 0; j < r.n; j++) r.out[j] = a;
 }

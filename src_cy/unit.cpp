@@ -5,22 +5,13 @@
 #ifdef OP
 #include "few.hpp"
 
-template <class Level, enum op which, class R> ptrdiff_t few(const Call *c) {
-    const Arrays<R> x = arrays_of<R>(c);
-    switch (c->s.n) {
-    case 1: return tiles_of_rows<which, 1>(c, x);
-    case 2: return tiles_of_rows<which, 2>(c, x);
-    case 3: return tiles_of_rows<which, 3>(c, x);
-    case 4: return tiles_of_rows<which, 4>(c, x);
-    case 5: return tiles_of_rows<which, 5>(c, x);
-    case 6: return tiles_of_rows<which, 6>(c, x);
-    case 7: return tiles_of_rows<which, 7>(c, x);
-    case 8: return tiles_of_rows<which, 8>(c, x);
-    case 9: return tiles_of_rows<which, 9>(c, x);
-    case 10: return tiles_of_rows<which, 10>(c, x);
-    default: return 0;
-    }
+template <enum op which, int most, class R> INLINE ptrdiff_t few_of(const Call *c) {
+    if constexpr (most == 0)
+        return 0;
+    else
+        return c->s.n == most ? tiles_of_rows<which, most>(c, arrays_of<R>(c)) : few_of<which, most - 1, R>(c);
 }
+template <class Level, enum op which, class R> ptrdiff_t few(const Call *c) { return few_of<which, 10, R>(c); }
 template ptrdiff_t few<LEVEL, OP, float>(const Call *);
 template ptrdiff_t few<LEVEL, OP, double>(const Call *);
 
