@@ -41,6 +41,7 @@ cdef extern from "call.h" nogil:
         Layout s, sb, so
         Py_ssize_t results_stride, labels_stride
         Target target
+        const int* given_up
         bint single
 
     ctypedef struct Kernels:
@@ -61,9 +62,11 @@ cdef extern from "pool.h" nogil:
         void (*run)(const void*, Py_ssize_t start, Py_ssize_t stop) noexcept nogil
         const void* call
         Py_ssize_t rows, step, next
+        int given_up
     bint ask_for_help(Work*, int helpers)
     bint take_block(Work*, Py_ssize_t* start, Py_ssize_t* stop)
     void give_up(Work*)
+    bint wait_awhile(Work*)
     void wait_for_helpers()
     int renew_pool_in_children()
     unsigned forks
@@ -139,29 +142,43 @@ cdef Py_ssize_t block_rows(const Call* c, int threads) noexcept nogil:
     return max(block, 1)
 
 
-cdef int run_blocks(const Call* c, int threads) except -1 nogil:
-    """Run a call in blocks of rows, with the help of other threads if it may have more than one; or until Ctrl-C."""
+cdef int run_blocks(Call* c, int threads) except -1 nogil:
+    """Run a call in blocks of rows, with the help of other threads if it may have more than one; or until Ctrl-C.
+
+    Blocks that take long are left to others, and this thread looks for signals meanwhile.
+    """
     cdef Work w
-    cdef Py_ssize_t start, stop, elements = 0
+    cdef Py_ssize_t start, end, elements = 0, a_row = elements_a_row(c)
     cdef unsigned forks_before = forks
-    cdef bint helped, interrupted = False
-    w.run, w.call, w.rows, w.step, w.next = run_part, c, rows_of(c), block_rows(c, threads), 0
-    helped = threads > 1 and ask_for_help(&w, threads - 1)
-    while take_block(&w, &start, &stop):
-        run_part(c, start, stop)
-        elements += (stop - start) * elements_a_row(c)
+    cdef bint is_long, helped
+    w.run, w.call, w.rows, w.step, w.next, w.given_up = run_part, c, rows_of(c), block_rows(c, threads), 0, False
+    is_long = min(w.step, w.rows) * a_row > UNINTERRUPTED
+    if is_long:
+        c.given_up = &w.given_up
+    helped = (threads > 1 or is_long) and ask_for_help(&w, threads if is_long else threads - 1)
+    while is_long and helped and not w.given_up and forks == forks_before and not wait_awhile(&w):
+        look_for_signals(&w)
+    while take_block(&w, &start, &end):
+        run_part(c, start, end)
+        elements += (end - start) * a_row
         if elements >= UNINTERRUPTED:
             elements = 0
-            with gil:
-                interrupted = PyErr_CheckSignals() < 0
-            if interrupted:
-                give_up(&w)
+            look_for_signals(&w)
     if helped:
         wait_for_helpers()
-        if forks != forks_before and not interrupted:
+        if forks != forks_before and not w.given_up:
             with gil:
                 raise RuntimeError("forked in the middle of a parallel call: its result is incomplete in this process")
-    return -1 if interrupted else 0
+    return -1 if w.given_up else 0
+
+
+cdef void look_for_signals(Work* w) noexcept nogil:
+    """Have their handlers run, and give up if one raises."""
+    cdef bint raised
+    with gil:
+        raised = PyErr_CheckSignals() < 0
+    if raised:
+        give_up(w)
 
 
 cdef int run(Call* c, int threads=1) except -1:
@@ -182,7 +199,7 @@ cdef Call call_of(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, cnp.nd
     """A call on canonical arrays; those it has none of are None."""
     cdef Call c
     c.op, c.a, c.s, c.single = op, cnp.PyArray_DATA(a), layout_of(a), cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
-    c.b, c.out, c.results, c.labels = NULL, NULL, NULL, NULL
+    c.b, c.out, c.results, c.labels, c.given_up = NULL, NULL, NULL, NULL, NULL
     if b is not None:
         c.b, c.sb = cnp.PyArray_DATA(b), layout_of(b)
     if out is not None:

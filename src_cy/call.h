@@ -41,6 +41,7 @@ typedef struct {
     Layout s, sb, so;
     ptrdiff_t results_stride, labels_stride;
     Target target;
+    const int *given_up; /* whether to stop within long rows; NULL if there are none */
     int single;
 } Call;
 

@@ -15,7 +15,7 @@ template <class R> INLINE R at_label_of(const Target *t, ptrdiff_t label) {
 /* Half of sum_j everywhere[j] * (max - x_j), since the difference of halves does not overflow; a class of weight 0 takes
  * no part, whatever its logit. `everywhere` lies along a row, or holds an entry for each line of rows side by side. */
 template <bool along, class R>
-void half_spread(const Grid &g, Lines<const R> x, const vec<R> *most, const R *everywhere, vec<R> *spread) {
+void half_spread(const Grid g, Lines<const R> x, const vec<R> *most, const R *everywhere, vec<R> *spread) {
     using V = vec<R>;
     const V zero = splat<V>(0);
     Sum<R> sum[MOST_VECTORS], part[MOST_VECTORS];
@@ -50,12 +50,13 @@ template <class V> INLINE V loss_at_label(V at_label, V most, V x_label, V log1p
 /* The gradient of a row from its exps, which it replaces. */
 template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R most, const Summary<vec<R>> &s) {
     using V = vec<R>;
-    const R *everywhere = everywhere_of<R>(r.target), total = (R)r.target->total, scale = (R)r.target->scale;
+    const Target *t = &r.call->target;
+    const R *everywhere = everywhere_of<R>(t), total = (R)t->total, scale = (R)t->scale;
     const Ratio<V> per_exp = ratio(product(s.unit, s.inverse));
     const R y_label = times(splat<V>(r.out[r.label]), per_exp)[0];
     const R one_minus = x_label == most ? share(s.rest, s.inverse)[0] : 1 - y_label;
     const Ratio<V> q = multiple(splat<V>(scale * (at_label + total)), per_exp);
-    on_row<R>(r.n, Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
+    on_kind<ROW>(r.grid(), Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
     for (ptrdiff_t j = 0; everywhere && j < r.n; j++) r.out[j] -= scale * everywhere[j];
     r.out[r.label] = scale * ((total * y_label - (everywhere ? everywhere[r.label] : 0)) - at_label * one_minus);
 }
@@ -126,23 +127,24 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<R> *a, const vec<R> *
 template <> struct Op<CROSS_ENTROPY> {
     template <class R> static void row(const Row<R> &r) {
         using V = vec<R>;
-        const R *everywhere = everywhere_of<R>(r.target);
+        const Target *t = &r.call->target;
+        const R *everywhere = everywhere_of<R>(t);
         if (r.label < 0) { /* ignored */
             if (r.out) fill(r, R(0));
             return void(*r.result = 0);
         }
-        const R x_label = r.a[r.label], at_label = at_label_of<R>(r.target, r.label);
+        const R x_label = r.a[r.label], at_label = at_label_of<R>(t, r.label);
         const V most = row_max(r);
         if (!__builtin_isfinite(most[0])) {
             if (r.out) fill(r, R(NAN));
             return void(*r.result = NAN);
         }
         V spread = splat<V>(0);
-        if (everywhere) half_spread<true>(row_grid<R>(r.n), r.lines_of(r.a), &most, everywhere, &spread);
+        if (everywhere) half_spread<true>(r.grid(), r.lines_of(r.a), &most, everywhere, &spread);
         const Summary<V> s = row_summary(r, r.out, most, next<R>(r.out, r.n));
         if (r.out) row_gradient(r, x_label, at_label, most[0], s);
         const R loss = loss_at_label(splat<V>(at_label), most, splat<V>(x_label), s.log1p_rest)[0];
-        *r.result = everywhere ? loss + (2 * spread[0] + (R)r.target->total * s.log1p_rest[0]) : loss;
+        *r.result = everywhere ? loss + (2 * spread[0] + (R)t->total * s.log1p_rest[0]) : loss;
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {

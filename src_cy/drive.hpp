@@ -16,7 +16,7 @@ constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
 template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
     for (ptrdiff_t i = 0, n = c->s.n; i < c->s.outer; i++) {
         const Row<R> row = {x.a + i * n, moved(x.b, i * n), moved(x.out, i * n), moved(x.results, i), n,
-                            c->labels ? c->labels[i] : 0, &c->target};
+                            c->labels ? c->labels[i] : 0, c};
         with_op(c->op, [&](auto of) ALWAYS { of.row(row); });
     }
 }
@@ -59,7 +59,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
         for (ptrdiff_t i = 0, count; i < c->s.inner; i += count) {
             count = c->s.inner - i < strip ? c->s.inner - i : strip;
             const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
-            op_grid(c->op, Rows<R>{{c->s.n, count, 0, kind},
+            op_grid(c->op, Rows<R>{{c->s.n, count, 0, kind, c->given_up},
                                           {x.a + o * c->s.outer_stride + i, c->s.n_stride},
                                           {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
                                           {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
@@ -70,6 +70,8 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
 
 template <class R> void run_call(const Call *c) {
     const Arrays<R> x = arrays_of<R>(c);
+    if (c->op == SOFTMAX_JACOBIAN && c->given_up)
+        return watched_jacobians(x.a, x.out, c->s.outer, c->s.n, c->given_up);
     if (c->op == SOFTMAX_JACOBIAN) return softmax_jacobians(x.a, x.out, c->s.outer, c->s.n);
     if (c->s.inner > 1 || (c->s.n > 1 && c->s.n_stride > 1)) return run_columns(c, x);
     if (is_short(c->s.n, sizeof(R))) return run_panels(c, x);

@@ -106,7 +106,8 @@ cdef object new_array(cnp.ndarray like, int axis, int times):
 cdef void set_plain(Call* c, op_t op, cnp.ndarray a, int axis, object out, object results) noexcept:
     """Make ``c`` a call on arrays of the shape of ``a``, along an axis."""
     cdef int i
-    c.op, c.a, c.b, c.labels, c.single = op, cnp.PyArray_DATA(a), NULL, NULL, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
+    c.op, c.a, c.b, c.labels, c.given_up = op, cnp.PyArray_DATA(a), NULL, NULL, NULL
+    c.single = cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
     c.out = NULL if out is None else cnp.PyArray_DATA(<cnp.ndarray>out)
     c.results = NULL if results is None else cnp.PyArray_DATA(<cnp.ndarray>results)
     c.s.n, c.s.inner = cnp.PyArray_DIM(a, axis), 1

@@ -22,9 +22,17 @@ template <Kind kind> constexpr int width = kind == TALL ? TILE : kind == WIDE ? 
 struct Grid {
     ptrdiff_t lines, lanes, tail;
     Kind kind;
+    const int *given_up = nullptr;
 };
 
-template <class R> INLINE Grid row_grid(ptrdiff_t n) { return {n / LANES<R>, LANES<R>, n % LANES<R>, ROW}; }
+/* Of a long call; others have NULL. */
+INLINE bool is_given_up(const int *given_up) {
+    return __builtin_expect(given_up != nullptr, 0) && __atomic_load_n(given_up, __ATOMIC_RELAXED);
+}
+
+template <class R> INLINE Grid row_grid(ptrdiff_t n, const int *given_up = nullptr) {
+    return {n / LANES<R>, LANES<R>, n % LANES<R>, ROW, given_up};
+}
 
 /* Room for the vectors of a line, 4 KB of them: whole pages are passed over, and one entry of the TLB serves each. And
  * 5 more: arrays of them 4 KB apart would be taken for one another by loads that look past stores. */
@@ -39,6 +47,8 @@ template <class R> INLINE int vectors(const Grid &g) {
 template <class T> struct Lines {
     T *at;
     ptrdiff_t stride;
+
+    ALWAYS inline Lines from(ptrdiff_t line) const { return {at + line * stride, stride}; }
 };
 
 /* Where a pass prefetches: what comes after it is brought in while it keeps the vector units busy, so that
@@ -128,6 +138,8 @@ template <class R, Kind kind, int most, class Body> INLINE void each_tile(const 
         if (g.tail) body(Tile<R, kind, 1, false>{j, 0, g.tail});
 }
 
+INLINE ptrdiff_t chunk_end(const Grid &g, ptrdiff_t j) { return g.lines - j > CHUNK ? j + CHUNK : g.lines; }
+
 /* How many states a pass has over a grid of a kind. */
 template <class R, Kind kind> INLINE int states(const Grid &g) { return kind == WIDE ? vectors<R>(g) : width<kind>; }
 
@@ -140,20 +152,20 @@ INLINE void sum_tiles(const Grid &g, R start, Sum<R> *sums, Body body, Flush flu
     ptrdiff_t j = 0;
     const int count = states<R, kind>(g);
     do {
-        const ptrdiff_t from = j, lines = g.lines - j > CHUNK ? j + CHUNK : g.lines;
+        const ptrdiff_t from = j, end = chunk_end(g, j);
         part = kind == WIDE ? (from ? many : sums) : width<kind> == 1 ? &one : few;
         const auto with_part = [&](auto tile) ALWAYS { body(tile, part); };
         for (int w = 0; w < count; w++) part[w] = Sum<R>::from(start);
-        tiles_of<R, kind, most>(g, j, lines, with_part);
+        tiles_of<R, kind, most>(g, j, end, with_part);
         if constexpr (kind == ROW)
-            if (lines == g.lines && g.tail) with_part(Tile<R, kind, 1, false>{j, 0, g.tail});
+            if (end == g.lines && g.tail) with_part(Tile<R, kind, 1, false>{j, 0, g.tail});
         for (int w = 0; w < count; w++) part[w].take_start(start);
         if (from)
             for (int w = 0; w < count; w++) sums[w].join(part[w]);
         else if (kind != WIDE)
             for (int w = 0; w < count; w++) sums[w] = part[w];
         flush();
-    } while (j < g.lines);
+    } while (j < g.lines && !is_given_up(g.given_up));
 }
 
 template <class R, Kind kind, int most, class Body> INLINE void sum_tiles(const Grid &g, Sum<R> *sums, Body body) {
@@ -162,11 +174,21 @@ template <class R, Kind kind, int most, class Body> INLINE void sum_tiles(const 
 
 /* A pass, written once, compiled for each kind of grid as a function whose name tells the level (profilers and
  * tests/test_generated_code.py see it). It keeps its arguments in registers, since what it writes might else change them;
- * by value they would come through memory, by loads wider than the stores before, which wait for them. */
-template <class Level, class Pass, Kind kind> PASS void pass_over(const Pass &pass, const Grid &g) {
+ * a struct by value would come through memory, by loads wider than the stores before, which wait for them. */
+template <class Level, class Pass, Kind kind>
+PASS void pass_over(const Pass &pass, ptrdiff_t lines, ptrdiff_t lanes, ptrdiff_t tail, const int *given_up) {
     const Pass own = pass;
-    const Grid grid = g;
-    own.template run<kind>(grid);
+    own.template run<kind>(Grid{lines, lanes, tail, kind, given_up});
+}
+
+/* Whether a pass keeps nothing from line to line, and has a part `from` a line on. */
+template <class Pass> constexpr bool BY_LINE = false;
+template <Kind kind, class Pass> COLD void in_chunks(const Grid g, const Pass &pass);
+
+template <Kind kind, class Pass> INLINE void on_kind(const Grid &g, const Pass &pass) {
+    if constexpr (BY_LINE<Pass>)
+        if (__builtin_expect(g.given_up != nullptr, 0)) return in_chunks<kind>(g, pass);
+    pass_over<LEVEL, Pass, kind>(pass, g.lines, g.lanes, g.tail, g.given_up);
 }
 
 /* Run a pass on a grid. Inlined only where the grid is `known`, a TALL one whose lines the compiler knows: else that would
@@ -175,17 +197,20 @@ template <bool known, class Pass> INLINE void on(const Grid &g, const Pass &pass
     if constexpr (known)
         pass.template run<TALL>(g);
     else if (g.kind == ROW)
-        pass_over<LEVEL, Pass, ROW>(pass, g);
+        on_kind<ROW>(g, pass);
     else if (g.kind == NARROW)
-        pass_over<LEVEL, Pass, NARROW>(pass, g);
+        on_kind<NARROW>(g, pass);
     else if (g.kind == TALL)
-        pass_over<LEVEL, Pass, TALL>(pass, g);
+        on_kind<TALL>(g, pass);
     else
-        pass_over<LEVEL, Pass, WIDE>(pass, g);
+        on_kind<WIDE>(g, pass);
 }
 
-/* Run a pass on a row of n entries. */
-template <class R, class Pass> INLINE void on_row(ptrdiff_t n, const Pass &pass) {
-    pass_over<LEVEL, Pass, ROW>(pass, row_grid<R>(n));
+/* Between chunks the call may be given up. Not within such a pass: (3, 100000) float32 would take 1.1 times as long. */
+template <Kind kind, class Pass> COLD void in_chunks(const Grid g, const Pass &pass) {
+    for (ptrdiff_t line = 0, end; line < g.lines && !is_given_up(g.given_up); line = end) {
+        end = chunk_end(g, line);
+        on_kind<kind>(Grid{end - line, g.lanes, end == g.lines ? g.tail : 0, kind}, pass.from(line));
+    }
 }
 } // namespace

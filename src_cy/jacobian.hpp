@@ -86,14 +86,15 @@ template <int wide, class R> void short_jacobians(const R *y, R *out, ptrdiff_t 
 /* The sum of all entries but the one at k. */
 template <class R> R sum_without(const R *y, ptrdiff_t n, ptrdiff_t k) {
     Sum<R> before, after;
-    on_row<R>(k, SumOf<R>{{y, LANES<R>}, &before});
-    on_row<R>(n - k - 1, SumOf<R>{{y + k + 1, LANES<R>}, &after});
+    on_kind<ROW>(row_grid<R>(k), SumOf<R>{{y, LANES<R>}, &before});
+    on_kind<ROW>(row_grid<R>(n - k - 1), SumOf<R>{{y + k + 1, LANES<R>}, &after});
     before.join(after);
     return all_lanes(before)[0];
 }
 
-template <class R> void long_jacobian(const R *y, R *out, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i++) {
+/* Rows i to `end` of a matrix. */
+template <class R> INLINE void long_jacobian(const R *y, R *out, ptrdiff_t n, ptrdiff_t i, ptrdiff_t end) {
+    for (; i < end; i++) {
         const vec<R> minus = splat<vec<R>>(-y[i]);
         R *row = out + i * n;
         ptrdiff_t j = 0;
@@ -114,6 +115,12 @@ template <class R> void softmax_jacobians(const R *y, R *out, ptrdiff_t rows, pt
         if (count == 2) return short_jacobians<2>(y, out, rows, n);
     if constexpr (4 * LANES<R> <= SHORT_MATRIX)
         if (count <= 4) return short_jacobians<4>(y, out, rows, n);
-    for (ptrdiff_t i = 0; i < rows; i++) long_jacobian(y + i * n, out + i * n * n, n);
+    for (ptrdiff_t i = 0; i < rows; i++) long_jacobian(y + i * n, out + i * n * n, n, 0, n);
+}
+
+/* Of rows so long that the call may be given up within one. */
+template <class R> void watched_jacobians(const R *y, R *out, ptrdiff_t rows, ptrdiff_t n, const int *given_up) {
+    for (; rows && !is_given_up(given_up); rows--, y += n, out += n * n)
+        for (ptrdiff_t i = 0; i < n && !is_given_up(given_up); i++) long_jacobian(y, out, n, i, i + 1);
 }
 } // namespace

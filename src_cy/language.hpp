@@ -10,6 +10,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define ALWAYS __attribute__((always_inline)) /* of members and lambdas */
 #define PASS static __attribute__((noinline, unused, aligned(64)))
+#define COLD __attribute__((noinline, cold))
 
 /* 64 bytes at x86-64-v4, 32 at v3, 16 elsewhere (SSE, NEON). */
 #if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__)

@@ -8,7 +8,7 @@ template <> struct Op<LOG_SOFTMAX> {
         const vec<R> most = row_max(r);
         if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
         const Summary<vec<R>> s = row_summary<R>(r, nullptr, most, r.out);
-        on_row<R>(r.n, Subtract<R>{r.lines_of(r.a), r.lines_of(r.out), &most, &s.log1p_rest});
+        on_kind<ROW>(r.grid(), Subtract<R>{r.lines_of(r.a), r.lines_of(r.out), &most, &s.log1p_rest});
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
@@ -37,7 +37,7 @@ template <> struct Op<LOGSUMEXP> {
             return void(*r.result = most[0] + row_summary<R>(r, nullptr, most, nullptr).log1p_rest[0]);
         const Shift<V> s = shift_by(most);
         Sum<R> sum;
-        exps_of<false>(row_grid<R>(r.n), r.lines_of(r.a), Lines<R>{}, &s, {next(r.a, r.n), nullptr}, &sum,
+        exps_of<false>(r.grid(), r.lines_of(r.a), Lines<R>{}, &s, {next(r.a, r.n), nullptr}, &sum,
                        (Sum<R> *)nullptr);
         const Pair<V> all = product(sum.of_all_lanes().pair(), ratio(per_biased(s)));
         const Pair<V> rest = plus(all, Pair<V>{splat<V>(-1), splat<V>(0)});

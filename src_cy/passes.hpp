@@ -103,6 +103,7 @@ template <class R> struct Times {
     Lines<R> e, out;
     const Ratio<V> *q;
 
+    Times from(ptrdiff_t line) const { return {e.from(line), out.from(line), q}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
         V v[GROUP];
         each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
@@ -112,6 +113,7 @@ template <class R> struct Times {
         });
     }
 };
+template <class R> constexpr bool BY_LINE<Times<R>> = true;
 
 /* out = (x - a) - b */
 template <class R> struct Subtract {
@@ -120,6 +122,7 @@ template <class R> struct Subtract {
     Lines<R> out;
     const V *a, *b;
 
+    Subtract from(ptrdiff_t line) const { return {x.from(line), out.from(line), a, b}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
         V v[GROUP];
         each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
@@ -129,6 +132,7 @@ template <class R> struct Subtract {
         });
     }
 };
+template <class R> constexpr bool BY_LINE<Subtract<R>> = true;
 
 /* Add the terms of a tile, pairs of lines first: a rounding, for which the bounds of products have room. */
 template <int count, int wide, class R> INLINE void add_terms(Sum<R> *sum, const vec<R> *a) {
@@ -216,6 +220,7 @@ template <class R, bool scaled> struct Vjp {
     const V *dot;
     Ahead<R> ahead;
 
+    Vjp from(ptrdiff_t line) const { return {y.from(line), ct.from(line), out.from(line), of, dot, {}}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
         V u[GROUP], v[GROUP];
         each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
@@ -233,6 +238,7 @@ template <class R, bool scaled> struct Vjp {
         });
     }
 };
+template <class R, bool scaled> constexpr bool BY_LINE<Vjp<R, scaled>> = true;
 
 /* Lane sums of x. */
 template <class R> struct SumOf {
@@ -255,6 +261,7 @@ template <class R> struct LogVjp {
     Lines<R> out;
     const V *total;
 
+    LogVjp from(ptrdiff_t line) const { return {logy.from(line), ct.from(line), out.from(line), total}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
         const Shift<V> none = shift_by(splat<V>(0));
         V y[EXPS], v[EXPS];
@@ -267,6 +274,7 @@ template <class R> struct LogVjp {
         });
     }
 };
+template <class R> constexpr bool BY_LINE<LogVjp<R>> = true;
 
 /* Lane sums of exp(logy) * t. */
 template <class R> struct ExpDot {

@@ -9,12 +9,14 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <time.h>
 
 typedef struct {
     void (*run)(const void *call, ptrdiff_t start, ptrdiff_t stop);
     const void *call;
     ptrdiff_t rows, step;
     _Atomic ptrdiff_t next;
+    int given_up;
 } Work;
 
 typedef struct {
@@ -39,9 +41,10 @@ static int take_block(Work *w, ptrdiff_t *start, ptrdiff_t *stop) {
     return *start < w->rows;
 }
 
-/* Have no further block taken. */
+/* Have no further block taken, and those that are stop within long rows. */
 static void give_up(Work *w) {
     atomic_store(&w->next, w->rows);
+    __atomic_store_n(&w->given_up, 1, __ATOMIC_RELAXED);
 }
 
 static void *helper(void *unused) {
@@ -90,18 +93,34 @@ static int renew_pool_in_children(void) {
     return pthread_atfork(NULL, NULL, renew_pool);
 }
 
-/* Ask for help with a call, and whether it may come. */
+/* Ask for help with a call, and whether it will come. */
 static int ask_for_help(Work *w, int helpers) {
     pthread_mutex_lock(&pool.lock);
     int is_free = !pool.work;
-    if (is_free) {
-        while (pool.helpers < helpers && start_helper()) pool.helpers++;
+    while (is_free && pool.helpers < helpers && start_helper()) pool.helpers++;
+    int comes = is_free && pool.helpers;
+    if (comes) {
         pool.work = w;
         pool.wanted = helpers < pool.helpers ? helpers : pool.helpers;
         pthread_cond_broadcast(&pool.asked);
     }
     pthread_mutex_unlock(&pool.lock);
-    return is_free;
+    return comes;
+}
+
+/* Leave it all to helpers, for 2 ms at most; whether they are done. */
+static int wait_awhile(Work *w) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 2 * 1000 * 1000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&pool.lock);
+    int is_late = 0, is_done;
+    while (!(is_done = w->next >= w->rows && !pool.active) && !is_late)
+        is_late = pthread_cond_timedwait(&pool.done, &pool.lock, &until);
+    pthread_mutex_unlock(&pool.lock);
+    return is_done;
 }
 
 /* When all blocks are taken: wait until those that helpers have taken are done. Mostly that is soon. */

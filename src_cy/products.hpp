@@ -30,20 +30,20 @@ template <> struct Op<SOFTMAX_VJP> {
         const auto y = r.lines_of(r.a), ct = r.lines_of(r.b);
         Extremes<V> ends;
         Sum<R> sum;
-        on_row<R>(r.n, Survey<R>{y, ct, r.out, &ends, &sum});
+        on_kind<ROW>(r.grid(), Survey<R>{y, ct, r.out, &ends, &sum});
         Extremes<V> row = {splat<V>(max_lane(ends.y_max)), ends.at_max, splat<V>(max_lane(ends.most)),
                            splat<V>(-max_lane(-ends.least))};
         for (int i = 0; i < LANES<R>; i++)
             if (ends.y_max[i] == row.y_max[0]) row.at_max = splat<V>(ends.at_max[i]);
         Centre<V> c;
         const int how = centre_of(row, &c);
-        if (how) on_row<R>(r.n, Dot<R>{y, ct, &c, &sum});
+        if (how) on_kind<ROW>(r.grid(), Dot<R>{y, ct, &c, &sum});
         const V dot = all_lanes(sum);
         const Ahead<R> ahead = {next(r.a, r.n), next(r.b, r.n)};
         if (how & SCALED)
-            on_row<R>(r.n, Vjp<R, true>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
+            on_kind<ROW>(r.grid(), Vjp<R, true>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
         else
-            on_row<R>(r.n, Vjp<R, false>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
+            on_kind<ROW>(r.grid(), Vjp<R, false>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
@@ -68,9 +68,9 @@ template <> struct Op<SOFTMAX_VJP> {
 template <> struct Op<LOG_SOFTMAX_VJP> {
     template <class R> static void row(const Row<R> &r) {
         Sum<R> sum;
-        on_row<R>(r.n, SumOf<R>{r.lines_of(r.b), &sum});
+        on_kind<ROW>(r.grid(), SumOf<R>{r.lines_of(r.b), &sum});
         const vec<R> total = all_lanes(sum);
-        on_row<R>(r.n, LogVjp<R>{r.lines_of(r.a), r.lines_of(r.b), r.lines_of(r.out), &total});
+        on_kind<ROW>(r.grid(), LogVjp<R>{r.lines_of(r.a), r.lines_of(r.b), r.lines_of(r.out), &total});
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
@@ -86,9 +86,9 @@ template <> struct Op<LOG_SOFTMAX_VJP> {
 template <> struct Op<LOG_SOFTMAX_JVP> {
     template <class R> static void row(const Row<R> &r) {
         Sum<R> sum;
-        on_row<R>(r.n, ExpDot<R>{r.lines_of(r.a), r.lines_of(r.b), &sum});
+        on_kind<ROW>(r.grid(), ExpDot<R>{r.lines_of(r.a), r.lines_of(r.b), &sum});
         const vec<R> dot = all_lanes(sum), zero = splat<vec<R>>(0);
-        on_row<R>(r.n, Subtract<R>{r.lines_of(r.b), r.lines_of(r.out), &zero, &dot});
+        on_kind<ROW>(r.grid(), Subtract<R>{r.lines_of(r.b), r.lines_of(r.out), &zero, &dot});
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {

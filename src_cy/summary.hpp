@@ -8,8 +8,9 @@ template <class R> struct Row {
     const R *a, *b;
     R *out, *result;
     ptrdiff_t n, label;
-    const Target *target;
+    const Call *call;
 
+    ALWAYS inline Grid grid() const { return row_grid<R>(n, call->given_up); }
     template <class T> ALWAYS inline Lines<T> lines_of(T *x) const { return {x, LANES<R>}; }
 };
 
@@ -43,7 +44,7 @@ template <class R> INLINE const R *next(const R *row, ptrdiff_t n) {
 /* The maximum of a row in every lane, NaN passed over. */
 template <class R> INLINE vec<R> row_max(const Row<R> &r) {
     vec<R> most;
-    on_row<R>(r.n, MaxOf<R>{r.lines_of(r.a), &most});
+    on_kind<ROW>(r.grid(), MaxOf<R>{r.lines_of(r.a), &most});
     return splat<vec<R>>(max_lane(most));
 }
 
@@ -77,7 +78,7 @@ template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R>
 template <class R> Summary<vec<R>> row_summary(const Row<R> &r, R *e, vec<R> most, const R *next_out) {
     const Shift<vec<R>> s = shift_by(most);
     Sum<R> sum, maxima;
-    exps_of<false>(row_grid<R>(r.n), r.lines_of(r.a), r.lines_of(e), &s, {next(r.a, r.n), next_out}, &sum, &maxima);
+    exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(e), &s, {next(r.a, r.n), next_out}, &sum, &maxima);
     return summary(s, sum.of_all_lanes(), maxima.of_all_lanes());
 }
 

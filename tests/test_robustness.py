@@ -213,6 +213,98 @@ def test_ctrl_c_within_a_wide_row(backend):
     assert float(processes.python(LATENCY.format(backend=backend), timeout=120)) < 0.2
 
 
+WITHIN_A_ROW = """
+import signal
+import numpy as np
+import fastsoftmax as fs
+
+class Interrupted(Exception): pass
+
+def interrupt(*_): raise Interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+x = np.zeros({shape}, np.float32)
+out = np.empty({shape_of_result}, np.float32)
+op = fs.{op}
+with fs.threads({num_threads}):
+    op({arguments}, axis=0, out=out, backend="cython")
+    out.flat[-1] = -1
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        op({arguments}, axis=0, out=out, backend="cython")
+    except Interrupted:
+        print(out.flat[-1] == -1)
+    op({arguments}, axis=0, out=out, backend="cython")
+    print(out.flat[-1] != -1)
+"""
+
+LONG = [
+    ("softmax", "x", (2**26,)),
+    ("softmax", "x", (2**21, 32)),
+    ("log_softmax", "x", (2**26,)),
+    ("softmax_vjp", "x, x", (2**26,)),
+    ("log_softmax_vjp", "x, x", (2**26,)),
+    ("log_softmax_jvp", "x, x", (2**26,)),
+    ("softmax_jacobian", "x", (2**13,)),
+]
+
+
+@needs_signals
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(("op", "arguments", "shape"), LONG)
+def test_interrupted_within_a_row(op, arguments, shape, num_threads):
+    """One that takes tens of milliseconds is left before its end; the call after it is whole."""
+    if (status := fs.backend_status()["cython"]) != "available":
+        pytest.skip(f"backend cython: {status}")
+    code = WITHIN_A_ROW.format(
+        op=op,
+        arguments=arguments,
+        shape=shape,
+        shape_of_result=shape * 2 if op == "softmax_jacobian" else shape,
+        num_threads=num_threads,
+    )
+    assert processes.python(code, timeout=60).split() == ["True", "True"]
+
+
+LATENCY_OF_A_ROW = """
+import os, signal, threading, time
+import numpy as np
+import fastsoftmax as fs
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+x = np.zeros(2**28, np.float32)
+out = np.empty_like(x)
+
+def interrupt():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+late = []
+for _ in range(3):
+    sent = []
+    timer = threading.Timer(0.05, interrupt)
+    timer.start()
+    try:
+        while True:
+            fs.softmax(x, out=out, backend={backend!r}, num_threads=2)
+    except KeyboardInterrupt:
+        late.append(time.perf_counter() - sent[0])
+    timer.join()
+print(min(late))
+"""
+
+
+@needs_signals
+@pytest.mark.slow
+def test_ctrl_c_within_a_long_row(backend):
+    """Of 2^28 entries, alone. The best of three: the machine may be busy."""
+    if checks.is_slow(backend):
+        pytest.skip("naive loops: an hour")
+    if backend == "numba":
+        pytest.skip("its rows are not interrupted: docs/robustness.md, Limits")
+    assert float(processes.python(LATENCY_OF_A_ROW.format(backend=backend), timeout=120)) < 0.2
+
+
 def test_a_backend_that_had_no_memory_to_load():
     """It is tried again: memory comes back."""
     backend = registry._Backend("short of memory", lambda: loads.pop()(), 0)

@@ -70,7 +70,7 @@ template <class R> void quotients(ptrdiff_t n, const R *a, const R *hi, const R 
 template <class R> double sum_of_exps(ptrdiff_t n, R max, const R *x) {
     const Shift<vec<R>> s = shift_by(splat<vec<R>>(max));
     Sum<R> sum;
-    on_row<R>(n, Exps<R, 0>{{x, LANES<R>}, {}, &s, {}, &sum, nullptr});
+    on_kind<ROW>(row_grid<R>(n), Exps<R, 0>{{x, LANES<R>}, {}, &s, {}, &sum, nullptr});
     const Pair<vec<R>> all = sum.of_all_lanes().pair();
     return (double)all.hi[0] + all.lo[0];
 }
