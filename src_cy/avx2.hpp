@@ -53,6 +53,19 @@ INLINE void store_pieces(double *p, ptrdiff_t apart, vec<double> v) {
     _mm_storeu_pd(p + apart, _mm256_extractf128_pd(v, 1));
 }
 
+#if defined(__clang__) /* which has no shuffle by a vector */
+INLINE vec<float> permuted(vec<float> a, vec<float> b, bits_of<vec<float>> index) {
+    const __m256i lane = (__m256i)index;
+    return select((index & 8) != 0, vec<float>(_mm256_permutevar8x32_ps(b, lane)), _mm256_permutevar8x32_ps(a, lane));
+}
+INLINE vec<double> permuted(vec<double> a, vec<double> b, bits_of<vec<double>> index) {
+    const bits_of<vec<double>> low = 2 * (index & 3);
+    const __m256i halves = (__m256i)(low | (low + 1) << 32);
+    return select((index & 4) != 0, vec<double>((__m256d)_mm256_permutevar8x32_ps((__m256)b, halves)),
+                  vec<double>((__m256d)_mm256_permutevar8x32_ps((__m256)a, halves)));
+}
+#endif
+
 INLINE vec<float> unpack_low(vec<float> a, vec<float> b) { return _mm256_unpacklo_ps(a, b); }
 INLINE vec<float> unpack_high(vec<float> a, vec<float> b) { return _mm256_unpackhi_ps(a, b); }
 INLINE vec<double> unpack_low(vec<double> a, vec<double> b) { return _mm256_unpacklo_pd(a, b); }

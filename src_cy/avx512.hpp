@@ -125,6 +125,15 @@ INLINE void store_pieces(double *p, ptrdiff_t apart, vec<double> v) {
     _mm_storeu_pd(p + 3 * apart, _mm512_extractf64x2_pd(v, 3));
 }
 
+#if defined(__clang__) /* which has no shuffle by a vector */
+INLINE vec<float> permuted(vec<float> a, vec<float> b, bits_of<vec<float>> index) {
+    return _mm512_permutex2var_ps(a, (__m512i)index, b);
+}
+INLINE vec<double> permuted(vec<double> a, vec<double> b, bits_of<vec<double>> index) {
+    return _mm512_permutex2var_pd(a, (__m512i)index, b);
+}
+#endif
+
 INLINE vec<float> unpack_low(vec<float> a, vec<float> b) { return _mm512_unpacklo_ps(a, b); }
 INLINE vec<float> unpack_high(vec<float> a, vec<float> b) { return _mm512_unpackhi_ps(a, b); }
 INLINE vec<double> unpack_low(vec<double> a, vec<double> b) { return _mm512_unpacklo_pd(a, b); }

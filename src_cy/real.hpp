@@ -131,7 +131,9 @@ template <class V> INLINE bits_of<V> lane_index() {
 
 /* In each lane the entry of that index of two vectors. */
 template <class V> INLINE V entries(V a, V b, bits_of<V> index) {
-#if defined(__clang__)
+#if defined(__clang__) && VECTOR_BYTES > 16
+    return permuted(a, b, index);
+#elif defined(__clang__)
     constexpr ptrdiff_t lanes = LANES<real_of<V>>;
     V v;
     for (int i = 0; i < lanes; i++) v[i] = index[i] % (2 * lanes) < lanes ? a[index[i] % lanes] : b[index[i] % lanes];
