@@ -182,14 +182,14 @@ import numpy as np
 import fastsoftmax as fs
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-x = np.zeros((2, 1000, 100_000), np.float32)
+x = np.zeros({shape}, np.float32)
 out = np.empty_like(x)
 
 def interrupt():
     sent.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
 
-fs.softmax(x[:, :100, :1000], axis=1, backend={backend!r}, num_threads=2)
+fs.softmax(np.zeros((2, 100, 1000), np.float32), axis=1, backend={backend!r}, num_threads=2)
 late = []
 for _ in range(3):
     sent = []
@@ -197,7 +197,7 @@ for _ in range(3):
     timer.start()
     try:
         while True:
-            fs.softmax(x, axis=1, out=out, backend={backend!r}, num_threads=2)
+            fs.softmax(x, axis={axis}, out=out, backend={backend!r}, num_threads=2)
     except KeyboardInterrupt:
         late.append(time.perf_counter() - sent[0])
     timer.join()
@@ -210,7 +210,8 @@ def test_ctrl_c_within_a_wide_row(backend):
     """Of 10^8 entries of a kind that are cut along ``inner``. The best of three: the machine may be busy."""
     if checks.is_slow(backend):
         pytest.skip("naive loops: an hour")
-    assert float(processes.python(LATENCY.format(backend=backend), timeout=120)) < 0.2
+    code = LATENCY.format(backend=backend, shape=(2, 1000, 100_000), axis=1)
+    assert float(processes.python(code, timeout=120)) < 0.2
 
 
 WITHIN_A_ROW = """
@@ -266,34 +267,6 @@ def test_interrupted_within_a_row(op, arguments, shape, num_threads):
     assert processes.python(code, timeout=60).split() == ["True", "True"]
 
 
-LATENCY_OF_A_ROW = """
-import os, signal, threading, time
-import numpy as np
-import fastsoftmax as fs
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-x = np.zeros(2**28, np.float32)
-out = np.empty_like(x)
-
-def interrupt():
-    sent.append(time.perf_counter())
-    os.kill(os.getpid(), signal.SIGINT)
-
-late = []
-for _ in range(3):
-    sent = []
-    timer = threading.Timer(0.05, interrupt)
-    timer.start()
-    try:
-        while True:
-            fs.softmax(x, out=out, backend={backend!r}, num_threads=2)
-    except KeyboardInterrupt:
-        late.append(time.perf_counter() - sent[0])
-    timer.join()
-print(min(late))
-"""
-
-
 @needs_signals
 @pytest.mark.slow
 def test_ctrl_c_within_a_long_row(backend):
@@ -302,7 +275,8 @@ def test_ctrl_c_within_a_long_row(backend):
         pytest.skip("naive loops: an hour")
     if backend == "numba":
         pytest.skip("its rows are not interrupted: docs/robustness.md, Limits")
-    assert float(processes.python(LATENCY_OF_A_ROW.format(backend=backend), timeout=120)) < 0.2
+    code = LATENCY.format(backend=backend, shape=(2**28,), axis=0)
+    assert float(processes.python(code, timeout=120)) < 0.2
 
 
 def test_a_backend_that_had_no_memory_to_load():
