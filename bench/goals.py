@@ -225,8 +225,16 @@ def _verdict(row):
 
 def _save(runs):
     now = datetime.now(timezone.utc)
-    saved = {"datetime": now.isoformat(), "runs": runs}
+    saved = {"datetime": now.isoformat(), "runs": [run | {"times": _short(run["times"])} for run in runs]}
     return os.path.relpath(results_files.write(f"goals/{now:%Y%m%d_%H%M%S}.json", saved))
+
+
+def _short(times):
+    """``[best, median]`` of each candidate, or its error."""
+    return {
+        case: {name: t.get("error") or [t["best"], t["median"]] for name, t in by_name.items()}
+        for case, by_name in times.items()
+    }
 
 
 if __name__ == "__main__":

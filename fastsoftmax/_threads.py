@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
+from time import sleep
 from typing import SupportsIndex
 
 import numpy as np
@@ -169,16 +170,22 @@ def count_for(kernel, canonical, limit):
     if limit == 1:
         return 1
     share = getattr(kernel, "elements_per_thread", ELEMENTS_PER_THREAD)
-    return max(1, min(limit, _elements(kernel, canonical) // share, _rows(canonical)))
+    return max(1, min(limit, elements(kernel, canonical) // share, _rows(canonical)))
 
 
-def _elements(kernel, canonical):
+def elements(kernel, canonical):
+    """How many a kernel counts in arrays of this shape."""
     return getattr(kernel, "elements", math.prod)(canonical)
 
 
 def _rows(canonical):
     outer, _, inner = canonical
     return outer if outer > 1 else inner
+
+
+def blocks_of(kernel, canonical):
+    """How many blocks there are in arrays of this shape, and a fraction."""
+    return elements(kernel, canonical) / getattr(kernel, "block_elements", BLOCK_ELEMENTS)
 
 
 def run(kernel, canonical, args, num_threads=None):
@@ -202,13 +209,17 @@ def run_in_blocks(kernel, canonical, args, threads):
     they are cut along the first, or along the last where one of ``outer`` is more than a block. Other
     arguments are shared.
     """
-    block_elements = getattr(kernel, "block_elements", BLOCK_ELEMENTS)
-    blocks = _cut(canonical, args, max(threads, math.ceil(_elements(kernel, canonical) / block_elements)))
+    blocks = _cut(canonical, args, max(threads, math.ceil(blocks_of(kernel, canonical))))
     if threads > 1:
         copy_context().run(_Call(kernel, blocks).run, threads - 1)
     else:
         for block in blocks:
             _run_block(kernel, block)
+
+
+def run_watched(work, stop):
+    """Call ``work()``, which takes long and ends soon once ``stop[0]`` is 1, so that Ctrl-C ends it."""
+    copy_context().run(_Watched(work, stop).run, 1)
 
 
 def _run_block(kernel, args):
@@ -252,9 +263,11 @@ class _Call:
             with suppress(RuntimeError, MemoryError):  # no more threads, as at the interpreter's end
                 for _ in range(helpers):
                     start_new_thread(copy_context().run, (self._help,))
-            self._work()
+            self._take_part()
+        except BaseException:
+            self._give_up()
+            raise
         finally:
-            self._blocks.clear()
             self._wait()
         if self._is_incomplete:
             raise RuntimeError(
@@ -262,6 +275,9 @@ class _Call:
             )
         if self._errors:
             raise self._errors[0]
+
+    def _take_part(self):
+        self._work()
 
     def _work(self):
         while True:
@@ -280,9 +296,12 @@ class _Call:
                 self._work()
             except BaseException as error:
                 self._errors.append(error)
-                self._blocks.clear()
+                self._give_up()
             finally:
                 self._at_work.remove(lock)
+
+    def _give_up(self):
+        self._blocks.clear()
 
     def _wait(self):
         """Until no helper is at work, whatever interrupts it: nobody writes after the call is over."""
@@ -296,6 +315,7 @@ class _Call:
                 break
             except BaseException as error:
                 interrupt = error
+                self._give_up()
         if interrupt is not None:
             raise interrupt
 
@@ -305,6 +325,25 @@ class _Call:
         for lock in self._at_work:
             lock.release()
         self._at_work.clear()
+
+
+class _Watched(_Call):
+    """One long block, left to a helper: on the caller's thread signal handlers run, and may raise."""
+
+    def __init__(self, work, stop):
+        super().__init__(work, [()])
+        self._stop = stop
+
+    def _take_part(self):
+        for _ in range(100):
+            if not self._blocks:  # the helper has it
+                return
+            sleep(0.5e-3)
+        self._work()  # there is none
+
+    def _give_up(self):
+        super()._give_up()
+        self._stop[0] = 1
 
 
 def _after_fork():

@@ -43,7 +43,7 @@ def test_same_ops_same_order_same_arguments(path):
     for (name, arguments), (_, specified) in zip(_ops(path), SPECIFICATION, strict=True):
         if arguments is not None:
             assert arguments[: len(specified)] == specified, name
-            assert set(arguments[len(specified) :]) <= {"part", "parts"}, name
+            assert set(arguments[len(specified) :]) <= {"part", "parts", "stop"}, name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -194,7 +194,7 @@ def test_numba_softmax(dtype, numba_jit):
     signature = softmax._signature(np.dtype(dtype.replace("f", "float")))
     intp = numba_jit.types.intp
     compiled = numba_jit.jit(softmax._function)  # from the disk cache it could not be inspected
-    compiled.compile((*signature, intp, intp))
+    compiled.compile((*signature, intp, intp, intp))
     code = _numba_code(compiled)
     assert any(code.has_exp_loop(dtype, width, fused=True) for width in ("ymm", "zmm"))
 

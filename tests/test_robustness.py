@@ -228,14 +228,14 @@ x = np.zeros({shape}, np.float32)
 out = np.empty({shape_of_result}, np.float32)
 op = fs.{op}
 with fs.threads({num_threads}):
-    op({arguments}, axis=0, out=out, backend="cython")
+    op({arguments}, axis=0, out=out, backend={backend!r})
     out.flat[-1] = -1
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.001)
-        op({arguments}, axis=0, out=out, backend="cython")
+        op({arguments}, axis=0, out=out, backend={backend!r})
     except Interrupted:
         print(out.flat[-1] == -1)
-    op({arguments}, axis=0, out=out, backend="cython")
+    op({arguments}, axis=0, out=out, backend={backend!r})
     print(out.flat[-1] != -1)
 """
 
@@ -253,12 +253,13 @@ LONG = [
 @needs_signals
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize(("op", "arguments", "shape"), LONG)
-def test_interrupted_within_a_row(op, arguments, shape, num_threads):
+def test_interrupted_within_a_row(op, arguments, shape, num_threads, backend):
     """One that takes tens of milliseconds is left before its end; the call after it is whole."""
-    if (status := fs.backend_status()["cython"]) != "available":
-        pytest.skip(f"backend cython: {status}")
+    if checks.is_slow(backend):
+        pytest.skip("naive loops: an hour")
     code = WITHIN_A_ROW.format(
         op=op,
+        backend=backend,
         arguments=arguments,
         shape=shape,
         shape_of_result=shape * 2 if op == "softmax_jacobian" else shape,
@@ -273,8 +274,6 @@ def test_ctrl_c_within_a_long_row(backend):
     """Of 2^28 entries, alone. The best of three: the machine may be busy."""
     if checks.is_slow(backend):
         pytest.skip("naive loops: an hour")
-    if backend == "numba":
-        pytest.skip("its rows are not interrupted: docs/robustness.md, Limits")
     code = LATENCY.format(backend=backend, shape=(2**28,), axis=0)
     assert float(processes.python(code, timeout=120)) < 0.2
 

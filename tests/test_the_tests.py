@@ -6,7 +6,8 @@ from autograd import jacobian
 
 import fastsoftmax as fs
 from fastsoftmax.backends import python as specification
-from tests import checks, inputs, oracle
+from tests import checks, inputs, mutation, oracle
+from tests.mutants import MUTANTS
 
 
 def by_rows(x, function):
@@ -374,3 +375,8 @@ def test_mape():
     assert oracle.mape([1.1, 0.0], [1.0, 0.0]) == pytest.approx(5)
     assert oracle.mape([1.0, 1e-300], [1.0, 0.0]) == np.inf
     assert np.isnan(oracle.mape([np.nan], [1.0]))
+
+
+def test_mutants_are_of_these_sources():
+    """`make mutants` takes an hour, and is run seldom: the sources may have changed."""
+    mutation.check_table(MUTANTS)

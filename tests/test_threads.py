@@ -266,7 +266,7 @@ def test_two_threads_that_need_one_numba_kernel_compile_it_once(monkeypatch):
     jit = pytest.importorskip("fastsoftmax.backends._numba_jit", exc_type=ImportError)
     compiled, ran = [], []
 
-    def kernel(x, out, part, parts):
+    def kernel(x, out, part, parts, stop):
         raise AssertionError("only the compiled one runs")
 
     def compile_it(function, signature):
@@ -275,7 +275,7 @@ def test_two_threads_that_need_one_numba_kernel_compile_it_once(monkeypatch):
 
     monkeypatch.setattr(jit, "_compiled", compile_it)
     shared = jit.Kernel(kernel, ())
-    threads = [threading.Thread(target=shared, args=(np.zeros(1), np.zeros(1))) for _ in range(2)]
+    threads = [threading.Thread(target=shared, args=(np.zeros((1, 1, 1)),) * 2) for _ in range(2)]
     with jit._compiling:  # both find no kernel, and wait
         for thread in threads:
             thread.start()
@@ -461,6 +461,19 @@ def test_a_system_without_more_threads(started, error, monkeypatch):
     np.testing.assert_array_equal(out, x)
     assert len(taken) == 4
     assert set(taken) <= {threading.get_ident(), *threads}
+
+
+@pytest.mark.parametrize("there_is_a_helper", [True, False])
+def test_work_that_is_watched(there_is_a_helper, monkeypatch):
+    """It is done once, and what it raises arrives."""
+    if not there_is_a_helper:
+        monkeypatch.setattr(_threads, "start_new_thread", lambda *_: None)
+    stop, ran = np.zeros(1, np.uint8), []
+    _threads.run_watched(lambda: ran.append(threading.get_ident()), stop)
+    assert [ident != threading.get_ident() for ident in ran] == [there_is_a_helper]
+    assert not stop[0]
+    with pytest.raises(ZeroDivisionError):
+        _threads.run_watched(lambda: 1 // 0, stop)
 
 
 CTRL_C = """

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 
@@ -75,27 +76,35 @@ def _named(function, name, **replaced):
     return copy
 
 
-def _each_part(first, threads, parts, done, *args):
+def _each_part(first, threads, parts, stop, done, *args):
     for p in prange(threads):
         mode = take_mode()
-        serial(*args, first + p, parts)  # noqa: F821  (each copy has its own)
+        serial(*args, first + p, parts, stop)  # noqa: F821  (each copy has its own)
         restore_mode(mode)
         done[p] = True
+
+
+ROWS_OF_A_TASK = 32  # at most: a lane each
+
+_never = np.zeros(1, np.uint8)
+NEVER = _never.ctypes.data
+"""The address of a byte that nobody sets, for calls that are not given up."""
 
 
 class Kernel:
     """An op: compiled for a dtype on first use, called like the function it is made of.
 
-    ``signature`` gives the type of each argument for a dtype. The function has two more than the
-    kernel, ``part`` and ``parts``: the share of the rows that one call computes. ``attributes`` are
-    those that `fastsoftmax._threads` looks for.
+    ``signature`` gives the type of each argument for a dtype. The function has three more than the
+    kernel: ``part`` of ``parts``, the share of the rows that one call computes, and ``stop``, the address
+    of a byte that is 1 once the call is given up. ``attributes`` are those that `fastsoftmax._threads`
+    looks for.
     """
 
     def __init__(self, function, signature, **attributes):
         vars(self).update(attributes)
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         parameters = list(inspect.signature(function).parameters.values())
-        self.__signature__ = inspect.Signature(parameters[:-2])
+        self.__signature__ = inspect.Signature(parameters[:-3])
         self._function, self._argument_types = function, signature
         self._serial, self._twins = {}, {}
 
@@ -104,12 +113,24 @@ class Kernel:
             serial = self._serial[args[0].dtype]
         except KeyError:
             serial = self._compile(args[0].dtype)
-        rounds = self._rounds(args[0], 1)
-        _run_parts(serial, args, range(rounds), rounds)
+        self._run(1, _run_all, serial, args)
 
-    def _rounds(self, a, threads):
-        """How many times to start; Ctrl-C is answered in between."""
-        return math.ceil(a.size / (threads * getattr(self, "block_elements", _threads.BLOCK_ELEMENTS)))
+    def _run(self, threads, work, kernel, args):
+        """Call ``work`` with how many times it has to start ``kernel``: Ctrl-C is answered in between.
+
+        And within tasks of more than a block.
+        """
+        outer, n, inner = args[0].shape
+        blocks = _threads.blocks_of(self, args[0].shape)
+        if blocks <= threads:
+            work(kernel, args, threads, NEVER)
+            return
+        parts = threads * math.ceil(min(blocks, outer * inner) / threads)
+        if _threads.blocks_of(self, (1, n, min(outer * inner, ROWS_OF_A_TASK))) <= 1:
+            work(kernel, args, parts, NEVER)
+        else:
+            stop = np.zeros(1, np.uint8)
+            _threads.run_watched(partial(work, kernel, args, parts, stop.ctypes.data), stop)
 
     def parallel(self, *args, num_threads):
         """The same on several threads."""
@@ -118,26 +139,14 @@ class Kernel:
         if twin is None:
             _threads.run_in_blocks(self, args[0].shape, args, num_threads)
             return
-        turn = _Turn()
-        if not _launcher.take(turn):
-            self(*args)
-            return
-        rounds = self._rounds(args[0], threads)
-        before = _get_num_threads()
-        try:
-            _set_num_threads(threads)
-            for first in range(0, rounds * threads, threads):
-                parts = range(first, first + threads)
-                if not _launch(twin, args, parts, rounds * threads):
-                    _run_parts(self._serial[args[0].dtype], args, parts, rounds * threads)
-        finally:
-            _set_num_threads(before)
+        self._run(threads, partial(_run_twin, self._serial[args[0].dtype], threads), twin, args)
 
     def _compile(self, dtype):
         with _compiling:
             if dtype not in self._serial:
                 function = _named(self._function, self.__name__)
-                self._serial[dtype] = _compiled(function, (*self._signature(dtype), types.intp, types.intp))
+                part, parts, stop = [types.intp] * 3
+                self._serial[dtype] = _compiled(function, (*self._signature(dtype), part, parts, stop))
         return self._serial[dtype]
 
     def _twin(self, dtype):
@@ -149,7 +158,7 @@ class Kernel:
                     function = _named(_each_part, f"{self.__name__}_parallel", serial=serial)
                     done = types.Array(types.bool_, 1, "C")
                     arguments = types.StarArgTuple(self._signature(dtype))
-                    signature = (types.intp, types.intp, types.intp, done, arguments)
+                    signature = (*[types.intp] * 4, done, arguments)
                     self._twins[dtype] = _compiled(function, signature, parallel=True)
                 except Exception:
                     _launcher.is_usable = False
@@ -160,13 +169,33 @@ class Kernel:
         return tuple(argument(numba.from_dtype(dtype)) for argument in self._argument_types)
 
 
-def _run_parts(serial, args, parts, all_parts):
+def _run_twin(serial, threads, twin, args, all_parts, stop):
+    turn = _Turn()
+    if not _launcher.take(turn):
+        _run_all(serial, args, all_parts, stop)
+        return
+    before = _get_num_threads()
+    try:
+        _set_num_threads(threads)
+        for first in range(0, all_parts, threads):
+            parts = range(first, first + threads)
+            if not _launch(twin, args, parts, all_parts, stop):
+                _run_parts(serial, args, parts, all_parts, stop)
+    finally:
+        _set_num_threads(before)
+
+
+def _run_all(serial, args, all_parts, stop):
+    _run_parts(serial, args, range(all_parts), all_parts, stop)
+
+
+def _run_parts(serial, args, parts, all_parts, stop):
     with floating_point_mode():
         for part in parts:
-            serial(*args, part, all_parts)
+            serial(*args, part, all_parts, stop)
 
 
-def _launch(twin, args, parts, all_parts):
+def _launch(twin, args, parts, all_parts, stop):
     """Run some parts side by side, and whether it was done. A child that a signal handler forked may not.
 
     Python runs no handler between the question and the call. What a worker raises, for want of memory, numba
@@ -176,7 +205,7 @@ def _launch(twin, args, parts, all_parts):
     first, threads = parts.start, len(parts)
     with suppress(SystemError):
         if _launcher.is_usable:
-            twin(first, threads, all_parts, done, *args)
+            twin(first, threads, all_parts, stop, done, *args)
     if _launcher.is_usable and not done.all():
         raise MemoryError("no memory for the scratch of a numba kernel")
     return done.all()

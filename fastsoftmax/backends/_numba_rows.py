@@ -18,6 +18,7 @@ from fastsoftmax.backends._numba_vectors import (
     fma,
     fold_largest,
     fold_sum,
+    is_set,
     lane,
     lanes,
     larger,
@@ -49,10 +50,10 @@ from fastsoftmax.backends._numba_vectors import (
 # Rows this short go in lanes: at n = 65 they take three quarters of the time, from about 120 on more.
 SHORT = 100
 
-Task = namedtuple("Task", "folds start next step spread vectors live tail")
+Task = namedtuple("Task", "folds start next step spread vectors live tail stop")
 """Vector ``j`` starts at element ``start + j * step``, its lanes ``spread`` apart; ``live`` of them hold
-data, ``tail`` of them in the last vector. ``folds``: all lanes belong to one
-row. The task after this one starts at ``next``."""
+data, ``tail`` of them in the last vector. ``folds``: all lanes belong to one row. The task after this one
+starts at ``next``. The byte at ``stop`` tells that it is no longer wanted."""
 
 
 @inlined
@@ -99,28 +100,45 @@ def first_row(x, k):
 
 
 @inlined
-def task(x, k):
+def task(x, k, stop):
     outer, n, inner = x.shape
     width = lanes(x)
     o, i = first_row(x, k)
     outer_step = apart(x, 0)
     if one_row_a_task(x):
-        return whole_row(x, o * outer_step + i)
+        return whole_row(x, o * outer_step + i, stop)
     if contiguous(x):
         live = min(width, outer - o)
-        return Task(False, o * outer_step, (o + width) * outer_step, 1, outer_step, n, live, live)
+        return Task(False, o * outer_step, (o + width) * outer_step, 1, outer_step, n, live, live, stop)
     live = min(width, inner - i)
     start = o * outer_step + i
-    return Task(False, start, start + width, apart(x, 1), 1, n, live, live)
+    return Task(False, start, start + width, apart(x, 1), 1, n, live, live, stop)
 
 
 @inlined
-def whole_row(x, start):
+def whole_row(x, start, stop):
     """The row that begins at element ``start``, alone."""
     n, width, step = x.shape[1], lanes(x), apart(x, 1)
     vectors = (n + width - 1) // width
     next_row = start + (n if step == 1 else 1)
-    return Task(True, start, next_row, width * step, step, vectors, width, n - (vectors - 1) * width)
+    return Task(True, start, next_row, width * step, step, vectors, width, n - (vectors - 1) * width, stop)
+
+
+# Float64 sums hand over after so many vectors (`Sum`), a call that is given up ends: 2 to 4 ms.
+STRETCH = 65536
+
+
+@inlined
+def stretches(t):
+    """Where each `stretch` begins."""
+    return range(0, t.vectors, STRETCH)
+
+
+@inlined
+def stretch(t, start):
+    """The next vectors of a task, or none once it is no longer wanted."""
+    end = min(start + STRETCH, t.vectors)
+    return range(start, start if start > 0 and is_set(t.stop) else end)
 
 
 @inlined
@@ -199,10 +217,11 @@ def fetch(tile, x, t, fill):
         for j in range(t.vectors):
             m = larger(vector(tile, j), m)
         return m
-    for j in range(t.vectors):
-        v = get(x, t, j, fill)
-        set_vector(tile, j, v)
-        m = larger(v, m)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            v = get(x, t, j, fill)
+            set_vector(tile, j, v)
+            m = larger(v, m)
     return fold_largest(m) if t.folds else m
 
 
@@ -267,23 +286,9 @@ Sum = namedtuple("Sum", "start first second far_first far_second")
 """A sum in each lane: the parts of its last terms (`widened`), from ``start`` on, and those of all before.
 
 Of float64 terms ``second`` holds the rounding errors; it is a float too, and in the end loses its own where
-all of them have one sign. So it never takes more than `TERMS`. The same keeps float32 terms, added up in
-float64, right to 2**-36.
+all of them have one sign. So it never takes more than those of one `stretch`. The same keeps float32 terms,
+added up in float64, right to 2**-36.
 """
-
-TERMS = 65536
-
-
-@inlined
-def stretches(t):
-    """Where each `stretch` begins."""
-    return range(0, t.vectors, TERMS)
-
-
-@inlined
-def stretch(t, start):
-    """The next vectors of a task, after which sums are handed over."""
-    return range(start, min(start + TERMS, t.vectors))
 
 
 @inlined
@@ -346,7 +351,7 @@ def total(t, s):
 def _of_rows(t, s):
     near, _ = widened(s.start)
     first, second = s.first - near, s.second
-    if t.vectors > TERMS:
+    if t.vectors > STRETCH:
         first, second = plus(s.start, s.far_first, s.far_second, first, second)
     if t.folds:
         first, second = fold_sum(s.start, first, second)

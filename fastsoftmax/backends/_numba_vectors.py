@@ -260,6 +260,17 @@ def prefetch(typingctx, a, i, write):
 
 
 @intrinsic
+def is_set(typingctx, address):
+    """Whether the byte at an address is not 0; other threads may set it."""
+
+    def codegen(context, builder, sig, args):
+        byte = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        return builder.icmp_unsigned("!=", builder.load_atomic(byte, "monotonic", 1), ir.IntType(8)(0))
+
+    return types.boolean(address), codegen
+
+
+@intrinsic
 def load_some(typingctx, a, i, live, fill):
     """Like `load` for the first ``live`` lanes; the others are ``fill``'s, and their memory is not read."""
 

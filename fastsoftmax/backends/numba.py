@@ -1,7 +1,8 @@
 """Numba: ``@njit`` kernels on explicit vectors, with ``parallel=True`` twins, cached on disk.
 
-Each function computes its share of the rows, ``part`` of ``parts``; what it is called with otherwise is
-the arguments of ``python.py``. The parts of a pass: copy a task into scratch, reduce, write the result.
+Each function computes its share of the rows, ``part`` of ``parts``, or leaves off where the byte at ``stop``
+is set; what it is called with otherwise is the arguments of ``python.py``. The parts of a pass: copy a task
+into scratch, reduce, write the result.
 """
 
 import numba
@@ -44,6 +45,7 @@ from fastsoftmax.backends._numba_vectors import (
     differ,
     fma,
     fold_largest,
+    is_set,
     lane,
     lanes,
     larger,
@@ -74,10 +76,10 @@ def _kernel(*signature, **attributes):
 
 
 @_kernel(_in, _out)
-def softmax(x, out, part, parts):
+def softmax(x, out, part, parts, stop):
     tile = scratch(x)
     for k in share(x, part, parts):
-        t = task(x, k)
+        t = task(x, k, stop)
         shift = shift_of(fetch(tile, x, t, splat(x, -np.inf)))
         s = no_sum_of_smaller(x)
         for start in stretches(t):
@@ -88,28 +90,30 @@ def softmax(x, out, part, parts):
                 s = add_smaller(s, e)
                 look_ahead(x, out, t, j)
         inverse, correction = reciprocal(*folded(t, s))
-        for j in range(t.vectors):
-            e = vector(tile, j)
-            put(out, t, j, fma(e, inverse, e * correction))
+        for start in stretches(t):
+            for j in stretch(t, start):
+                e = vector(tile, j)
+                put(out, t, j, fma(e, inverse, e * correction))
 
 
 @_kernel(_in, _out)
-def log_softmax(x, out, part, parts):
+def log_softmax(x, out, part, parts, stop):
     tile = scratch(x)
     for k in share(x, part, parts):
-        t = task(x, k)
+        t = task(x, k, stop)
         m = fetch(tile, x, t, splat(x, -np.inf))
         # log y_j = (x_j - max) - log(1 + rest)
         log_sum = summary(tile, x, out, t, m, False).log_sum
-        for j in range(t.vectors):
-            put(out, t, j, (vector(tile, j) - m) - log_sum)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                put(out, t, j, (vector(tile, j) - m) - log_sum)
 
 
 @_kernel(_in, lambda dtype: _out(dtype, 2))
-def logsumexp(x, out, part, parts):
+def logsumexp(x, out, part, parts, stop):
     tile = scratch(x)
     for k in share(x, part, parts):
-        t = task(x, k)
+        t = task(x, k, stop)
         m = fetch(tile, x, t, splat(x, -np.inf))
         result = m + summary(tile, x, None, t, m, False).log_sum
         if differ(m - m, splat(x, 0)):
@@ -119,10 +123,10 @@ def logsumexp(x, out, part, parts):
 
 
 @_kernel(_in, _in, _out)
-def softmax_vjp(y, g, out, part, parts):
+def softmax_vjp(y, g, out, part, parts, stop):
     y_tile, g_tile = scratch(y), scratch(y)
     for k in share(y, part, parts):
-        t = task(y, k)
+        t = task(y, k, stop)
         zero = splat(y, 0)
         y_max = fetch(y_tile, y, t, zero)
         fetch(g_tile, g, t, _some_entry(g, t))
@@ -143,15 +147,16 @@ def softmax_vjp(y, g, out, part, parts):
         dot = total(t, s)
         if scaled:
             _multiply(y_tile, t, splat(y, 1) / scale)
-        for j in range(t.vectors):
-            put(out, t, j, vector(y_tile, j) * (vector(g_tile, j) - dot))
+        for start in stretches(t):
+            for j in stretch(t, start):
+                put(out, t, j, vector(y_tile, j) * (vector(g_tile, j) - dot))
 
 
 @_kernel(_in, _in, _out)
-def log_softmax_vjp(logy, g, out, part, parts):
+def log_softmax_vjp(logy, g, out, part, parts, stop):
     tile, g_tile = scratch(logy), scratch(logy)
     for k in share(logy, part, parts):
-        t = task(logy, k)
+        t = task(logy, k, stop)
         fetch(tile, logy, t, splat(logy, -np.inf))
         fetch(g_tile, g, t, splat(g, 0))
         # dx_i = g_i - exp(logy_i) * sum_j g_j
@@ -163,16 +168,17 @@ def log_softmax_vjp(logy, g, out, part, parts):
                 look_ahead(logy, out, t, j)
                 look_ahead(g, None, t, j)
         sum_g = total(t, s)
-        for j in range(t.vectors):
-            e = _exp(vector(tile, j))
-            put(out, t, j, vector(g_tile, j) - e * sum_g)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                e = _exp(vector(tile, j))
+                put(out, t, j, vector(g_tile, j) - e * sum_g)
 
 
 @_kernel(_in, _in, _out)
-def log_softmax_jvp(logy, t, out, part, parts):
+def log_softmax_jvp(logy, t, out, part, parts, stop):
     tile, t_tile = scratch(logy), scratch(logy)
     for k in share(logy, part, parts):
-        these = task(logy, k)
+        these = task(logy, k, stop)
         fetch(tile, logy, these, splat(logy, -np.inf))
         fetch(t_tile, t, these, splat(t, 0))
         # d(log y)_i = t_i - sum_j exp(logy_j) * t_j
@@ -184,24 +190,27 @@ def log_softmax_jvp(logy, t, out, part, parts):
                 look_ahead(logy, out, these, j)
                 look_ahead(t, None, these, j)
         dot = total(these, s)
-        for j in range(these.vectors):
-            put(out, these, j, vector(t_tile, j) - dot)
+        for start in stretches(these):
+            for j in stretch(these, start):
+                put(out, these, j, vector(t_tile, j) - dot)
 
 
-# The work is n times the elements': 64K elements of a row of 1000 are 64M entries, some 50 ms.
-@_kernel(_in, _out, block_elements=64 * 1024, elements_per_thread=8 * 1024, regime=lambda *_: "rows")
-def softmax_jacobian(y, out, part, parts):
+@_kernel(_in, _out, elements=lambda canonical: canonical[0] * canonical[1] ** 2, regime=lambda *_: "rows")
+def softmax_jacobian(y, out, part, parts, stop):
     outer, n, _ = y.shape
     tile = aligned(y, n + lanes(y))
     for o in range(outer * part // parts, outer * (part + 1) // parts):
-        t = whole_row(y, o * n)
+        t = whole_row(y, o * n, stop)
         fetch(tile, y, t, splat(y, 0))
+        small = _sum_but_dominant(tile, t)
         # J_ij = y_i * ((i == j) - y_j)
         for i in range(n):
-            block_row, minus = whole_row(y, (o * n + i) * n), splat(y, -tile[i])
+            if is_set(stop):
+                break
+            block_row, minus = whole_row(y, (o * n + i) * n, stop), splat(y, -tile[i])
             for j in range(t.vectors):
                 put(out, block_row, j, minus * vector(tile, j))
-            out[o, i, i] = tile[i] * (_sum_but_dominant(tile, t) if tile[i] > 0.5 else 1 - tile[i])
+            out[o, i, i] = tile[i] * (small if tile[i] > 0.5 else 1 - tile[i])
 
 
 class _Weighted(Kernel):
@@ -231,11 +240,11 @@ def _weighted_kernel(*results):
 
 
 @_weighted_kernel(lambda dtype: _out(dtype, 2))
-def cross_entropy(x, labels, weight, smoothing, loss, part, parts):
+def cross_entropy(x, labels, weight, smoothing, loss, part, parts, stop):
     tile = scratch(x)
-    everywhere, whole = _everywhere(x, weight, smoothing)
+    everywhere, whole = _everywhere(x, weight, smoothing, stop)
     for k in share(x, part, parts):
-        t = task(x, k)
+        t = task(x, k, stop)
         m = fetch(tile, x, t, splat(x, -np.inf))
         log_sum_of = summary(tile, x, None, t, m, False).log_sum
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
@@ -250,12 +259,12 @@ def cross_entropy(x, labels, weight, smoothing, loss, part, parts):
 
 
 @_weighted_kernel(lambda dtype: types.float64, lambda dtype: _out(dtype, 2), _out)
-def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part, parts):
+def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part, parts, stop):
     tile = scratch(x)
     at_labels = np.empty(lanes(x), np.float64)
-    everywhere, whole = _everywhere(x, weight, smoothing)
+    everywhere, whole = _everywhere(x, weight, smoothing, stop)
     for k in share(x, part, parts):
-        t = task(x, k)
+        t = task(x, k, stop)
         m = fetch(tile, x, t, splat(x, -np.inf))
         for r in range(rows_in(t)):
             at_labels[r] = tile[_entry(t, x, labels[row_at(x, k, r)], r)]
@@ -289,10 +298,11 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
         zero, scales = splat(x, 0), splat(x, -scale)
         ratio = factor * s.inverse
         correction = fma(factor, s.correction, fma(factor, s.inverse, zero - ratio))
-        for j in range(t.vectors):
-            e = vector(tile, j)
-            y = fma(e, ratio, e * correction)
-            put(out, t, j, where_greater(keep, zero, fma(scales, _weights(everywhere, t, j), y), zero))
+        for start in stretches(t):
+            for j in stretch(t, start):
+                e = vector(tile, j)
+                y = fma(e, ratio, e * correction)
+                put(out, t, j, where_greater(keep, zero, fma(scales, _weights(everywhere, t, j), y), zero))
         for r in range(rows_in(t)):
             o, i = row_at(x, k, r)
             if labels[o, i] >= 0:
@@ -308,11 +318,12 @@ def _centre(y_tile, y_max, g_tile, t):
     zero, one, half = splat(y_tile, 0), splat(y_tile, 1), splat(y_tile, 0.5)
     dominant = zero
     smallest = largest = vector(g_tile, 0)
-    for j in range(t.vectors):
-        y, g = vector(y_tile, j), vector(g_tile, j)
-        dominant = where_greater(y, half, g, dominant)
-        largest = larger(g, largest)
-        smallest = where_greater(smallest, g, g, smallest)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            y, g = vector(y_tile, j), vector(g_tile, j)
+            dominant = where_greater(y, half, g, dominant)
+            largest = larger(g, largest)
+            smallest = where_greater(smallest, g, g, smallest)
     if t.folds:
         dominant = total(t, add(no_sum(g_tile), dominant))
         largest = fold_largest(largest)
@@ -325,8 +336,9 @@ def _centre(y_tile, y_max, g_tile, t):
 
 @inlined
 def _multiply(tile, t, factor):
-    for j in range(t.vectors):
-        set_vector(tile, j, vector(tile, j) * factor)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            set_vector(tile, j, vector(tile, j) * factor)
 
 
 @inlined
@@ -340,9 +352,10 @@ def _some_entry(g, t):
 def _nan_among(tile, t):
     """NaN for each row that holds one, 0 for the others."""
     found = splat(tile, 0)
-    for j in range(t.vectors):
-        v = vector(tile, j)
-        found = where_equal(v, v, found, v)
+    for start in stretches(t):
+        for j in stretch(t, start):
+            v = vector(tile, j)
+            found = where_equal(v, v, found, v)
     return total(t, add(no_sum(tile), found))
 
 
@@ -376,13 +389,15 @@ def _small(y):
 
 
 @allocating
-def _everywhere(x, weight, smoothing):
+def _everywhere(x, weight, smoothing, stop):
     """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
     n = x.shape[1]
     everywhere = np.zeros(n + lanes(x), x.dtype)
     whole = error = 0.0
     if smoothing:
         for j in range(n):
+            if is_set(stop):
+                break
             term = smoothing / n * np.float64(weight[j])
             everywhere[j] = term
             s = whole + term
