@@ -170,10 +170,10 @@ def count_for(kernel, canonical, limit):
     if limit == 1:
         return 1
     share = getattr(kernel, "elements_per_thread", ELEMENTS_PER_THREAD)
-    return max(1, min(limit, elements(kernel, canonical) // share, _rows(canonical)))
+    return max(1, min(limit, _elements(kernel, canonical) // share, _rows(canonical)))
 
 
-def elements(kernel, canonical):
+def _elements(kernel, canonical):
     """How many a kernel counts in arrays of this shape."""
     return getattr(kernel, "elements", math.prod)(canonical)
 
@@ -185,7 +185,7 @@ def _rows(canonical):
 
 def blocks_of(kernel, canonical):
     """How many blocks there are in arrays of this shape, and a fraction."""
-    return elements(kernel, canonical) / getattr(kernel, "block_elements", BLOCK_ELEMENTS)
+    return _elements(kernel, canonical) / getattr(kernel, "block_elements", BLOCK_ELEMENTS)
 
 
 def run(kernel, canonical, args, num_threads=None):

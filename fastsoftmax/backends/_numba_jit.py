@@ -113,7 +113,11 @@ class Kernel:
             serial = self._serial[args[0].dtype]
         except KeyError:
             serial = self._compile(args[0].dtype)
-        self._run(1, _run_all, serial, args)
+        if _threads.blocks_of(self, args[0].shape) > 1:
+            self._run(1, _run_all, serial, args)
+            return
+        with floating_point_mode():
+            serial(*args, 0, 1, NEVER)
 
     def _run(self, threads, work, kernel, args):
         """Call ``work`` with how many times it has to start ``kernel``: Ctrl-C is answered in between.
@@ -121,11 +125,8 @@ class Kernel:
         And within tasks of more than a block.
         """
         outer, n, inner = args[0].shape
-        blocks = _threads.blocks_of(self, args[0].shape)
-        if blocks <= threads:
-            work(kernel, args, threads, NEVER)
-            return
-        parts = threads * math.ceil(min(blocks, outer * inner) / threads)
+        blocks = min(_threads.blocks_of(self, args[0].shape), outer * inner)
+        parts = threads * math.ceil(blocks / threads)
         if _threads.blocks_of(self, (1, n, min(outer * inner, ROWS_OF_A_TASK))) <= 1:
             work(kernel, args, parts, NEVER)
         else:
