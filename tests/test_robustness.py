@@ -197,7 +197,7 @@ for _ in range(3):
     timer.start()
     try:
         while True:
-            fs.softmax(x, axis={axis}, out=out, backend={backend!r}, num_threads=2)
+            fs.{op}({arguments}, axis={axis}, out=out, backend={backend!r}, num_threads=2)
     except KeyboardInterrupt:
         late.append(time.perf_counter() - sent[0])
     timer.join()
@@ -210,7 +210,7 @@ def test_ctrl_c_within_a_wide_row(backend):
     """Of 10^8 entries of a kind that are cut along ``inner``. The best of three: the machine may be busy."""
     if checks.is_slow(backend):
         pytest.skip("naive loops: an hour")
-    code = LATENCY.format(backend=backend, shape=(2, 1000, 100_000), axis=1)
+    code = LATENCY.format(op="softmax", arguments="x", backend=backend, shape=(2, 1000, 100_000), axis=1)
     assert float(processes.python(code, timeout=120)) < 0.2
 
 
@@ -270,11 +270,12 @@ def test_interrupted_within_a_row(op, arguments, shape, num_threads, backend):
 
 @needs_signals
 @pytest.mark.slow
-def test_ctrl_c_within_a_long_row(backend):
+@pytest.mark.parametrize(("op", "arguments"), [("softmax", "x"), ("softmax_vjp", "x, x")])
+def test_ctrl_c_within_a_long_row(op, arguments, backend):
     """Of 2^28 entries, alone. The best of three: the machine may be busy."""
     if checks.is_slow(backend):
         pytest.skip("naive loops: an hour")
-    code = LATENCY.format(backend=backend, shape=(2**28,), axis=0)
+    code = LATENCY.format(op=op, arguments=arguments, backend=backend, shape=(2**28,), axis=0)
     assert float(processes.python(code, timeout=120)) < 0.2
 
 

@@ -10,7 +10,7 @@ how many there are, and so do its bits.
 """
 
 import math
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 
@@ -84,12 +84,15 @@ def softmax_vjp(y, g, out):
         # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
         # of a saturated row, and makes a constant cotangent give exactly 0.
         g, scale = _in_range(g, axis)
-        h = np.subtract(g, _centre(y, g, axis), out=work("h", g.shape, g.dtype))
-        h -= _sum(work, _product(work, h, y), h, axis).astype(h.dtype)
-        h *= y
-        if scale is not None:
-            h /= scale
-        _store(h, out)
+        c = _centre(work, y, g, axis)
+        dot = _sum(work, _products(work, partial(_centred, g, c), y), g, axis).astype(g.dtype)
+        for part in _pieces(work, g, axis):
+            h = work("h", g[part].shape, g.dtype)
+            np.subtract(_centred(g, c, part, h), dot, out=h)
+            h *= y[part]
+            if scale is not None:
+                h /= scale
+            _store(h, out[part])
 
 
 @_interruptible()
@@ -97,9 +100,11 @@ def log_softmax_vjp(logy, g, out):
     blocks = _blocks((logy, g), out)
     for axis, work, (logy, g), out in blocks:
         # dx_i = g_i - exp(logy_i) * sum_j g_j
-        d = np.exp(logy, out=work("d", g.shape, g.dtype))
-        d *= _sum(work, _copy(g), g, axis).astype(g.dtype)
-        _store(np.subtract(g, d, out=d), out)
+        total = _sum(work, _copy(g), g, axis).astype(g.dtype)
+        for part in _pieces(work, g, axis):
+            d = np.exp(logy[part], out=work("d", g[part].shape, g.dtype))
+            d *= total
+            _store(np.subtract(g[part], d, out=d), out[part])
 
 
 @_interruptible()
@@ -107,9 +112,11 @@ def log_softmax_jvp(logy, t, out):
     blocks = _blocks((logy, t), out)
     for axis, work, (logy, t), out in blocks:
         # d(log y)_i = t_i - sum_j exp(logy_j) * t_j
-        d = np.exp(logy, out=work("d", t.shape, t.dtype))
-        dot = _sum(work, _product(work, d, t), t, axis)
-        _store(np.subtract(t, dot.astype(t.dtype), out=d), out)
+        exps = _products(work, lambda part, to, logy=logy: np.exp(logy[part], out=to), t)
+        dot = _sum(work, exps, t, axis).astype(t.dtype)
+        for part in _pieces(work, t, axis):
+            d = np.subtract(t[part], dot, out=work("d", t[part].shape, t.dtype))
+            _store(d, out[part])
 
 
 @_interruptible(elements=lambda canonical: canonical[0] * canonical[1] ** 2)  # those of the result
@@ -138,9 +145,10 @@ def cross_entropy(x, labels, weight, smoothing, loss):
 
 @_interruptible()
 def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
-    blocks = _blocks((x,), labels, loss, out)
+    apart = not np.may_share_memory(x, out)
+    blocks = _blocks((x,), labels, loss, out, wide=apart)
     for axis, work, (x,), labels, loss, out in blocks:
-        e = work("e", x.shape, out.dtype)
+        e = out if apart and not _across(out) else work("e", x.shape, out.dtype)
         m, rest, total = _summary(work, x, axis, e)
         target = _Target(work, labels, x.shape, axis, weight, smoothing)
         loss[...] = _losses(work, x, m, rest, target)
@@ -322,14 +330,14 @@ def _copy(a):
     return lambda part, terms: np.copyto(terms, a[part])
 
 
-def _product(work, a, b):
-    """Rounded to their dtype, for which the bounds of products have room."""
+def _products(work, factor, b):
+    """Of ``b`` and what ``factor(part, out)`` returns, rounded to their dtype: the bounds have room."""
 
     def fill(part, terms):
-        if a.dtype == DOUBLE:
-            np.multiply(a[part], b[part], out=terms)
-        else:  # multiplied as float64, by NumPy's casts of operands, it takes twice as long
-            np.copyto(terms, np.multiply(a[part], b[part], out=work("product", terms.shape, SINGLE)))
+        to = terms if b.dtype == DOUBLE else work("product", terms.shape, SINGLE)
+        np.multiply(factor(part, to), b[part], out=to)
+        if to is not terms:  # multiplied as float64, by NumPy's casts of operands, it takes twice as long
+            np.copyto(terms, to)
 
     return fill
 
@@ -505,16 +513,36 @@ def _in_range(g, axis):
     return g * scale, scale
 
 
-def _centre(y, g, axis):
-    """The cotangent of a row's dominant entry; or else 0, or what is nearest to it if g may be constant."""
+def _centre(work, y, g, axis):
+    """The cotangent of a row's dominant entry; or else 0, or what is nearest to it if g may be constant.
+
+    None if it is 0 for all.
+    """
     ends = (g[:, :1], g[:, -1:]) if axis else (g[:1], g[-1:])
     rows = (np.maximum.reduce(y, axis=axis, keepdims=True) > 0.5) | (ends[0] == ends[1])
+    if not rows.any():
+        return None
     c = np.zeros(rows.shape, g.dtype)
-    if rows.any():
-        part = rows[:, 0] if axis else slice(None)  # picking columns takes longer than to do them all
-        y, g = y[part], g[part]
-        least, most = (f.reduce(g, axis=axis, keepdims=True) for f in (np.minimum, np.maximum))
-        picked = np.where(y > 0.5, g, g.dtype.type(-np.inf))
-        picked = np.maximum.reduce(picked, axis=axis, keepdims=True)
-        c[part] = np.where(rows[part], np.where(np.isneginf(picked), np.clip(0, least, most), picked), 0)
+    # Picking columns takes longer than to do them all.
+    some = rows[:, 0] if axis and not rows.all() else slice(None)
+    y, g = y[some], g[some]
+    least, most, picked = reduce(
+        _both, (_extremes(y[part], g[part], axis) for part in _pieces(work, g, axis))
+    )
+    c[some] = np.where(rows[some], np.where(np.isneginf(picked), np.clip(0, least, most), picked), 0)
     return c
+
+
+def _extremes(y, g, axis):
+    """The least and the largest cotangent, and the largest of a dominant entry."""
+    picked = np.where(y > 0.5, g, g.dtype.type(-np.inf))
+    least = np.minimum.reduce(g, axis=axis, keepdims=True)
+    return (least, *(np.maximum.reduce(a, axis=axis, keepdims=True) for a in (g, picked)))
+
+
+def _both(a, b):
+    return np.minimum(a[0], b[0]), np.maximum(a[1], b[1]), np.maximum(a[2], b[2])
+
+
+def _centred(g, c, part, out):
+    return g[part] if c is None else np.subtract(g[part], c, out=out)
