@@ -31,8 +31,8 @@ FLAGS = ["-O3", "-g0", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno
 FLAGS += ["-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized", "-fvisibility=hidden"]
 FLAGS += ["-Wno-unknown-warning-option"]  # Clang knows not all of these, GCC passes over this one
 # Units are C++17 that needs nothing of its library, compiled by the compiler of C. GCC 12 takes the vectors
-# that its own headers of AVX-512 leave undefined for a mistake.
-UNIT_FLAGS = ["-xc++", "-std=gnu++17", "-fno-exceptions", "-fno-rtti", "-Wno-uninitialized"]
+# that its own headers of AVX-512 leave undefined for a mistake. A switch without one of the ops is one.
+UNIT_FLAGS = ["-xc++", "-std=gnu++17", "-fno-exceptions", "-fno-rtti", "-Wno-uninitialized", "-Werror=switch"]
 LAST = os.environ.get("CFLAGS", "").split()  # setuptools puts them first, where -O1 says nothing
 
 # Of the flags that Python was compiled with, units take those of the target (-fPIC, -arch), not these.

@@ -24,17 +24,17 @@ cdef bint doors_open = False
 cdef object doors_context = None
 cdef object doors_threads = None
 
-cdef dict OPS = {  # and the number of arrays each takes
-    "softmax": (SOFTMAX, 1),
-    "log_softmax": (LOG_SOFTMAX, 1),
-    "logsumexp": (LOGSUMEXP, 1),
-    "softmax_vjp": (SOFTMAX_VJP, 2),
-    "softmax_jvp": (SOFTMAX_VJP, 2),
-    "log_softmax_vjp": (LOG_SOFTMAX_VJP, 2),
-    "log_softmax_jvp": (LOG_SOFTMAX_JVP, 2),
-    "softmax_jacobian": (SOFTMAX_JACOBIAN, 1),
-    "cross_entropy": (CROSS_ENTROPY, 2),
-    "cross_entropy_with_grad": (CROSS_ENTROPY, 2),
+cdef dict OPS = {  # the number of arrays each takes, and how many times its array of results has their axis
+    "softmax": (SOFTMAX, 1, 1),
+    "log_softmax": (LOG_SOFTMAX, 1, 1),
+    "logsumexp": (LOGSUMEXP, 1, 0),
+    "softmax_vjp": (SOFTMAX_VJP, 2, 1),
+    "softmax_jvp": (SOFTMAX_VJP, 2, 1),
+    "log_softmax_vjp": (LOG_SOFTMAX_VJP, 2, 1),
+    "log_softmax_jvp": (LOG_SOFTMAX_JVP, 2, 1),
+    "softmax_jacobian": (SOFTMAX_JACOBIAN, 1, 2),
+    "cross_entropy": (CROSS_ENTROPY, 2, 0),
+    "cross_entropy_with_grad": (CROSS_ENTROPY, 2, 1),
 }
 
 
@@ -156,15 +156,11 @@ cdef class FrontDoor:
     cdef object __weakref__
     cdef object function
     cdef op_t op
-    cdef int arity
-    cdef bint with_grad, has_out, takes_out
+    cdef int arity, times
 
     def __init__(self, function):
         self.function = function
-        self.op, self.arity = OPS[function.__name__]
-        self.with_grad = function.__name__ == "cross_entropy_with_grad"
-        self.has_out = function.__name__ != "cross_entropy"
-        self.takes_out = self.op not in (LOGSUMEXP, SOFTMAX_JACOBIAN, CROSS_ENTROPY)
+        self.op, self.arity, self.times = OPS[function.__name__]
 
     def __call__(self, *args, **kwargs):
         if doors_open and len(args) >= self.arity and is_plain(args[0]) and context_value(doors_context) is None:
@@ -191,7 +187,8 @@ cdef class FrontDoor:
 
     cdef int axis_of(self, cnp.ndarray a, tuple args, dict kwargs) except -2:
         """The one axis; -1 where more than it, and perhaps ``out``, is given beside the arrays."""
-        cdef Py_ssize_t given = len(args) - self.arity + len(kwargs) - (self.has_out and "out" in kwargs)
+        cdef bint has_out = self.op != CROSS_ENTROPY or self.times > 0
+        cdef Py_ssize_t given = len(args) - self.arity + len(kwargs) - (has_out and "out" in kwargs)
         cdef int along, ndim = cnp.PyArray_NDIM(a)
         if given == 0:
             return ndim - 1
@@ -199,17 +196,18 @@ cdef class FrontDoor:
         if given > 1 or type(axis) is not int or not -ndim <= axis < ndim:
             return -1
         along = axis if axis >= 0 else axis + ndim
-        return along if along == ndim - 1 or self.op != SOFTMAX_JACOBIAN else -1
+        return along if along == ndim - 1 or self.times < 2 else -1
 
     cdef bint can_fill(self, object out, tuple args):
         """Whether a kernel may write into ``out`` as it reads the arrays."""
-        return (self.takes_out and is_like(out, args[0]) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
-                and apart(args[0], out) and (self.arity == 1 or (is_like(args[1], out) and apart(args[1], out))))
+        return (self.times == 1 and self.op != CROSS_ENTROPY and is_like(out, args[0])
+                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(args[0], out)
+                and (self.arity == 1 or (is_like(args[1], out) and apart(args[1], out))))
 
     cdef object array(self, cnp.ndarray a, object b, int axis, object out):
-        cdef bint per_row = self.op == LOGSUMEXP
+        cdef bint per_row = self.times == 0
         if out is None:
-            out = new_array(a, axis, 0 if per_row else 2 if self.op == SOFTMAX_JACOBIAN else 1)
+            out = new_array(a, axis, self.times)
         cdef Call c
         set_plain(&c, self.op, a, axis, None if per_row else out, out if per_row else None)
         if b is not None:
@@ -223,14 +221,14 @@ cdef class FrontDoor:
             return None
         cdef cnp.npy_intp rows = cnp.PyArray_SIZE(<cnp.ndarray>labels)
         cdef cnp.ndarray loss = cnp.PyArray_EMPTY(1, &rows, cnp.PyArray_TYPE(x), 0)
-        dx = new_array(x, axis, 1) if self.with_grad else None
+        dx = new_array(x, axis, 1) if self.times else None
         cdef unsigned mode = take_mode()
         try:
             self.run_losses(x, labels, axis, loss, dx)
             value = mean(loss)
         finally:
             restore_mode(mode)
-        return (value, dx) if self.with_grad else value
+        return value if dx is None else (value, dx)
 
     cdef int run_losses(self, cnp.ndarray x, cnp.ndarray labels, int axis, cnp.ndarray loss, object dx) except -1:
         cdef Call c

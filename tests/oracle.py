@@ -31,6 +31,10 @@ OPS = (
 )
 """The public operations."""
 
+FORWARD = ("softmax", "log_softmax", "logsumexp")
+"""Those of one array of logits."""
+ONE_A_ROW = ("logsumexp",)
+"""Those with one result a row; `cross_entropy` has one a row or one in all."""
 TAKE_OUT = tuple(op for op in OPS if op != "cross_entropy")
 PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {
     "log_softmax_vjp": "log_softmax",

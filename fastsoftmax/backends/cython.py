@@ -3,6 +3,7 @@
 import math
 
 from fastsoftmax._isa import load
+from fastsoftmax.registry import OPS
 
 kernels, level = load()
 
@@ -23,15 +24,6 @@ def _regime(op):
     return lambda dtype, canonical: f"{kernels.regime(op, dtype.itemsize, canonical)}, {level}"
 
 
-for _op in (
-    softmax,
-    log_softmax,
-    logsumexp,
-    softmax_vjp,
-    log_softmax_vjp,
-    log_softmax_jvp,
-    softmax_jacobian,
-    cross_entropy,
-    cross_entropy_with_grad,
-):
-    _op.regime, _op.parallel, _op.elements_per_thread = _regime(_op.__name__), _op, kernels.share
+for _name in OPS:
+    _op = getattr(kernels, _name)
+    _op.regime, _op.parallel, _op.elements_per_thread = _regime(_name), _op, kernels.share
