@@ -23,6 +23,22 @@ def front_door(function):
     return function if _kernels is None else update_wrapper(_kernels.FrontDoor(function), function)
 
 
+def widen(half, single):
+    """Copy float16 or bfloat16, contiguous or canonical, into contiguous float32."""
+    if _kernels is None:
+        single[...] = half
+    else:
+        _kernels.widen(half, single)
+
+
+def narrow(single, half):
+    """And back, rounded to nearest."""
+    if _kernels is None:
+        half[...] = single
+    else:
+        _kernels.narrow(single, half)
+
+
 def exact_sum(losses):
     """In float64, as good as rounded once."""
     if _kernels is not None:

@@ -4,6 +4,7 @@ What a block is computed by stands in a table of the CPU level in use (call.h), 
 """
 
 cimport numpy as cnp
+from libc.stdint cimport uint16_t
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept
@@ -20,6 +21,9 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JVP
         SOFTMAX_JACOBIAN
         CROSS_ENTROPY
+    ctypedef enum half_t "enum half":
+        FLOAT16
+        BFLOAT16
     const int TILE
     bint is_short(Py_ssize_t n, Py_ssize_t itemsize)
 
@@ -49,6 +53,8 @@ cdef extern from "call.h" nogil:
         void (*run)(const Call*) noexcept nogil
         double (*exact_sum_f32)(const float*, Py_ssize_t n) noexcept nogil
         double (*exact_sum_f64)(const double*, Py_ssize_t n) noexcept nogil
+        void (*widen)(const uint16_t*, float*, Py_ssize_t n, half_t) noexcept nogil
+        void (*narrow)(const float*, uint16_t*, Py_ssize_t n, half_t) noexcept nogil
 
 cdef extern from "levels.h" nogil:
     const Kernels* kernels_of(const char* level)
@@ -277,6 +283,40 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
                             double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
                             int num_threads=1):
     cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
+
+
+cdef void convert(cnp.ndarray half, cnp.ndarray single, bint to_single) noexcept:
+    """Between halves, contiguous or canonical, and as many contiguous floats: by lines, or all at once."""
+    cdef half_t kind = FLOAT16 if cnp.PyArray_TYPE(half) == cnp.NPY_FLOAT16 else BFLOAT16
+    cdef char* a = cnp.PyArray_BYTES(half)
+    cdef float* b = <float*>cnp.PyArray_DATA(single)
+    cdef Py_ssize_t i, j, outer = 1, n = 1, inner = cnp.PyArray_SIZE(half), outer_stride = 0, n_stride = 0
+    if not cnp.PyArray_IS_C_CONTIGUOUS(half):
+        outer, n, inner = half.shape[0], half.shape[1], half.shape[2]
+        outer_stride, n_stride = half.strides[0], half.strides[1]
+    cdef uint16_t* line
+    cdef unsigned mode
+    with nogil:
+        mode = take_mode()
+        for i in range(outer):
+            for j in range(n):
+                line = <uint16_t*>(a + i * outer_stride + j * n_stride)
+                if to_single:
+                    kernels.widen(line, b, inner, kind)
+                else:
+                    kernels.narrow(b, line, inner, kind)
+                b += inner
+        restore_mode(mode)
+
+
+def widen(cnp.ndarray half not None, cnp.ndarray single not None):
+    """Copy float16 or bfloat16 into float32."""
+    convert(half, single, True)
+
+
+def narrow(cnp.ndarray single not None, cnp.ndarray half not None):
+    """And back, rounded to nearest."""
+    convert(half, single, False)
 
 
 cdef class FloatingPointMode:

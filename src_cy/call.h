@@ -1,6 +1,7 @@
 /* What crosses from the Cython layer to the kernels of a CPU level: a call, and the table of what they can do. */
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 enum op {
     SOFTMAX,
@@ -45,6 +46,8 @@ typedef struct {
     int single;
 } Call;
 
+enum half { FLOAT16, BFLOAT16 };
+
 /* Of one level: void pointers stand for either real type. */
 typedef struct {
     const char *level;
@@ -52,4 +55,6 @@ typedef struct {
     void (*run)(const Call *);
     double (*exact_sum_f32)(const float *, ptrdiff_t n);
     double (*exact_sum_f64)(const double *, ptrdiff_t n);
+    void (*widen)(const uint16_t *from, float *to, ptrdiff_t n, enum half);
+    void (*narrow)(const float *from, uint16_t *to, ptrdiff_t n, enum half);
 } Kernels;

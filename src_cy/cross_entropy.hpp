@@ -43,7 +43,8 @@ void half_spread(const Grid g, Lines<const R> x, const vec<R> *most, const R *ev
 template <class V> INLINE V loss_at_label(V at_label, V most, V x_label, V log1p_rest) {
     V d = most - x_label, loss = at_label * (d + log1p_rest);
     mask_of<V> finite = less(d, splat<V>(INFINITY)), nothing = equal(at_label, splat<V>(0));
-    if (any((mask_of<V>)~finite)) loss = select(finite, loss, 2 * (at_label * (most / 2 - x_label / 2)));
+    if (!any((mask_of<V>)~finite)) return loss;
+    loss = select(finite, loss, 2 * (at_label * (most / 2 - x_label / 2)));
     return select(nothing, at_label * log1p_rest, loss);
 }
 

@@ -13,11 +13,11 @@ constexpr int SHORT_MATRIX = 16;
 /* So many entries a row, or fewer: faster by permutations, each of which AVX-512 has in one instruction. */
 template <class R> constexpr ptrdiff_t TINY_MATRIX = VECTOR_BYTES == 64 ? 3 * LANES<R> / 4 : LANES<R> / 2;
 
-/* The sum of the n entries of `wide` vectors, in each of the first n lanes: of 8 as a tree of three roundings, for which
- * the bound of the diagonal has room (docs/numerics.md), at a third of the time. */
-template <int wide, class V> INLINE V sum_of_entries(const V *v, ptrdiff_t n) {
+/* The sum of the n entries of `wide` vectors, `most` or fewer, in each of the first n lanes: of 8 as a tree of three
+ * roundings, for which the bound of the diagonal has room (docs/numerics.md), at a third of the time. */
+template <int wide, ptrdiff_t most, class V> INLINE V sum_of_entries(const V *v, ptrdiff_t n) {
     using R = real_of<V>;
-    if (n > 8) {
+    if (most > 8 && n > 8) {
         Sum<R> sum = Sum<R>::from(0);
         for (int w = 0; w < wide; w++) sum.add(v[w]);
         return all_lanes(sum);
@@ -44,7 +44,7 @@ template <class R> void tiny_jacobians(const R *y, R *out, ptrdiff_t rows, ptrdi
         }
     for (; rows; rows--, y += n, out += size) {
         V v = load_part(y, n, zero), small = select(greater(v, half), zero, v);
-        V others = sum_of_entries<1>(&small, n);
+        V others = sum_of_entries<1, TINY_MATRIX<R>>(&small, n);
         V complement = select(greater(v, half), others, 1 - v);
         for (ptrdiff_t k = 0; k < count; k++) {
             R *at = out + (k * LANES<R> < last ? k * LANES<R> : last);
@@ -68,7 +68,7 @@ template <int wide, class R> void short_jacobians(const R *y, R *out, ptrdiff_t 
             v[w] = load_part(y + w * LANES<R>, n - w * LANES<R>, zero);
             small[w] = select(greater(v[w], half), zero, v[w]);
         }
-        V others = sum_of_entries<wide>(small, n);
+        V others = sum_of_entries<wide, wide * LANES<R>>(small, n);
         for (int w = 0; w < wide; w++) diagonal[w] = v[w] * select(greater(v[w], half), others, 1 - v[w]);
 #pragma GCC unroll 16 /* then the lanes of the diagonal are constants: 20 -> 14 us for (1000, 5) at v3 */
         for (int i = 0; i < wide * LANES<R>; i++) {

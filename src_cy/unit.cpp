@@ -17,6 +17,7 @@ template ptrdiff_t few<LEVEL, OP, double>(const Call *);
 
 #else
 #include "drive.hpp"
+#include "halves.hpp"
 #include "mode.h"
 
 static void run(const Call *c) {
@@ -32,5 +33,6 @@ static void run(const Call *c) {
 #define JOINED_AS_THEY_ARE(a, b) a##_##b
 #define TEXT_OF(name) TEXT(name)
 #define TEXT(name) #name
-extern "C" const Kernels JOINED(kernels, LEVEL) = {TEXT_OF(LEVEL), VECTOR_BYTES, run, exact_sum<float>, exact_sum<double>};
+extern "C" const Kernels JOINED(kernels, LEVEL) = {TEXT_OF(LEVEL),    VECTOR_BYTES, run, exact_sum<float>,
+                                                   exact_sum<double>, widen,        narrow};
 #endif

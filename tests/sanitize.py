@@ -39,7 +39,7 @@ LEFT_OUT = {
     "tests/test_threads.py::test_ctrl_c": "and more time",
     "tests/test_robustness.py::test_ctrl_c_within_a_wide_row": "and more time",
     "tests/test_registry.py::test_import_takes_little_longer_than_numpys": "and more time",
-    "tests/test_threads.py::test_forked_while_another_thread_is_at_work": "a child may find theirs locked",
+    "tests/test_threads.py::test_forked_while_another_thread_is_at_work": "children may find malloc locked",
     "tests/test_robustness.py::test_no_memory_for_scratch": "of the address space they take terabytes",
     "tests/test_guard_pages.py::test_a_step_beyond_is_noticed": "ends as the sanitizer has it",
     "tests/test_guard_pages.py::test_compiled_kernels[x86-64-v2-0]": "another level",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
-from tests import checks, inputs, oracle
+from fastsoftmax import _isa
+from tests import checks, inputs, oracle, processes
 
 
 @pytest.fixture(params=["float16", "bfloat16"])
@@ -115,3 +116,44 @@ def test_any_number_of_threads(half, backend):
     expected = fs.softmax(x, backend=backend, num_threads=1)
     for n in (2, 5):
         checks.assert_same_bits(fs.softmax(x, backend=backend, num_threads=n), expected)
+
+
+CONVERSIONS = """
+import numpy as np
+from fastsoftmax import _front
+from tests import inputs
+
+half = np.dtype({half})
+every = np.arange(2**16, dtype=np.uint16).view(half)
+wide = np.empty(every.shape, np.float32)
+_front.widen(every, wide)
+expected = every.astype(np.float32)
+print(np.array_equal(wide, expected, equal_nan=True), (np.signbit(wide) == np.signbit(expected)).all())
+
+ordered = np.sort(expected[np.isfinite(expected)])
+between = (ordered[1:].astype(np.float64) + ordered[:-1]) / 2
+tops = np.array([np.inf, 1.5, 2.0]) * float(ordered[-1])
+with np.errstate(all="ignore"):
+    edges = np.concatenate([ordered, between, tops, -tops]).astype(np.float32)
+    singles = np.concatenate([edges, *(np.nextafter(edges, np.float32(to)) for to in (-np.inf, np.inf))])
+bits = inputs.rng().integers(0, 2**32, 10**5, np.uint32)
+singles = np.concatenate([singles, bits.view(np.float32), np.float32([np.nan, -np.nan])])
+for n in (len(singles), 1, 7, 9, 15, 17, 33):
+    narrow = np.empty(n, half)
+    with np.errstate(all="ignore"):
+        _front.narrow(singles[-n:], narrow)
+        expected = singles[-n:].astype(half)
+    number = ~np.isnan(singles[-n:])
+    print((np.isnan(narrow.astype(np.float32)) == ~number).all())
+    print((narrow.view(np.uint16)[number] == expected.view(np.uint16)[number]).all())
+"""
+
+
+@pytest.mark.parametrize("level", ["", "x86-64-v3", "x86-64-v2", "none"])
+def test_conversions(level, half):
+    """Of every half; of floats at, between and beside all of them, and any others. NumPy has its own."""
+    if level.startswith("x86") and level not in _isa.levels():
+        pytest.skip(f"no build for {level} runs on this CPU")
+    name = "'float16'" if half.name == "float16" else "__import__('ml_dtypes').bfloat16"
+    output = processes.python(CONVERSIONS.format(half=name), FASTSOFTMAX_MAX_CPU_ISA=level)
+    assert output.split() == ["True"] * 16
