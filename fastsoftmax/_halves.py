@@ -5,7 +5,7 @@ import numpy as np
 from fastsoftmax._arrays import is_half
 from fastsoftmax._front import narrow, widen
 
-# Elements a block: its float32 copy stays within an L2 cache of 1 MB, and no line along an inner axis is short.
+# Elements a block: its float32 copy stays within an L2 cache of 1 MB; no line along an inner axis is short.
 BLOCK_ELEMENTS = 128 * 1024
 
 _OUTPUTS = {"cross_entropy_with_grad": 2}
