@@ -154,7 +154,7 @@ template <class V> struct Extremes {
     V y_max, at_max, most, least;
 };
 
-template <class R> struct Survey {
+template <class R, bool with_sums> struct Survey {
     using V = vec<R>;
     Lines<const R> y, ct;
     const R *next_out;
@@ -170,7 +170,7 @@ template <class R> struct Survey {
             ends[w].least = splat<V>(INFINITY);
             ends[w].at_max = splat<V>(0);
         }
-        sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+        const auto look = [&](auto tile) ALWAYS {
             tile.load(a, y, 0);
             tile.load(b, ct, ct.at[0]);
             tile.look_ahead(next_out);
@@ -181,8 +181,14 @@ template <class R> struct Survey {
                 of.most = max(b[i], of.most);
                 of.least = min(b[i], of.least);
             }
-            add_products<tile.count, wide>(part + tile.state(0), a, b);
-        });
+        };
+        if constexpr (with_sums)
+            sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+                look(tile);
+                add_products<tile.count, wide>(part + tile.state(0), a, b);
+            });
+        else
+            each_tile<R, kind, GROUP>(g, look);
         if (kind != WIDE)
             for (int w = 0; w < wide; w++) all[w] = few_ends[w];
     }
@@ -194,7 +200,7 @@ template <class V> struct Centre {
 };
 
 /* Lane sums of y * (cotangent - centre). */
-template <class R> struct Dot {
+template <class R, bool scaled> struct Dot {
     using V = vec<R>;
     Lines<const R> y, ct;
     const Centre<V> *of;
@@ -205,7 +211,10 @@ template <class R> struct Dot {
         sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
             tile.load(u, y, 0);
             tile.load(v, ct, 0);
-            for (int i = 0; i < tile.count; i++) v[i] = fma(v[i], of[tile.state(i)].scale, -of[tile.state(i)].centre);
+            for (int i = 0; i < tile.count; i++) {
+                const Centre<V> &c = of[tile.state(i)];
+                v[i] = scaled ? fma(v[i], c.scale, -c.centre) : v[i] - c.centre;
+            }
             add_products<tile.count, tile.wide>(part + tile.state(0), u, v);
         });
     }

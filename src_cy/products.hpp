@@ -30,14 +30,17 @@ template <> struct Op<SOFTMAX_VJP> {
         const auto y = r.lines_of(r.a), ct = r.lines_of(r.b);
         Extremes<V> ends;
         Sum<R> sum;
-        on_kind<ROW>(r.grid(), Survey<R>{y, ct, r.out, &ends, &sum});
+        on_kind<ROW>(r.grid(), Survey<R, true>{y, ct, r.out, &ends, &sum});
         Extremes<V> row = {splat<V>(max_lane(ends.y_max)), ends.at_max, splat<V>(max_lane(ends.most)),
                            splat<V>(-max_lane(-ends.least))};
         for (int i = 0; i < LANES<R>; i++)
             if (ends.y_max[i] == row.y_max[0]) row.at_max = splat<V>(ends.at_max[i]);
         Centre<V> c;
         const int how = centre_of(row, &c);
-        if (how) on_kind<ROW>(r.grid(), Dot<R>{y, ct, &c, &sum});
+        if (how & SCALED)
+            on_kind<ROW>(r.grid(), Dot<R, true>{y, ct, &c, &sum});
+        else if (how)
+            on_kind<ROW>(r.grid(), Dot<R, false>{y, ct, &c, &sum});
         const V dot = all_lanes(sum);
         const Ahead<R> ahead = {next(r.a, r.n), next(r.b, r.n)};
         if (how & SCALED)
@@ -51,16 +54,29 @@ template <> struct Op<SOFTMAX_VJP> {
         Extremes<V> ends[MOST_VECTORS];
         Sum<R> sum[MOST_VECTORS];
         Centre<V> c[MOST_VECTORS];
-        V dot[MOST_VECTORS];
         int how = 0;
-        on<known>(r.g, Survey<R>{r.a, r.b, r.ahead.out, ends, sum});
+        on<known>(r.g, Survey<R, !known>{r.a, r.b, r.ahead.out, ends, sum});
         for (int w = 0; w < vectors<R>(r.g); w++) how |= centre_of(ends[w], &c[w]);
-        if (how) on<known>(r.g, Dot<R>{r.a, r.b, c, sum});
-        for (int w = 0; w < vectors<R>(r.g); w++) dot[w] = how & SCALED ? sum[w].value() : sum[w].finite();
         if (how & SCALED)
-            on<known>(r.g, Vjp<R, true>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
+            products<known, true>(r, c, sum, true);
         else
-            on<known>(r.g, Vjp<R, false>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
+            products<known, false>(r, c, sum, known || how);
+    }
+
+    /* The products of rows whose centres are known, with the sum formed `anew` where not all are 0. What is seldom needed is
+     * not inlined. */
+    template <bool known, bool scaled, class R>
+    static ALWAYS void products(const Rows<R> &r, const Centre<vec<R>> *c, Sum<R> *sum, bool anew) {
+        vec<R> dot[MOST_VECTORS];
+        const auto pass = [&](const auto &pass) ALWAYS {
+            if constexpr (known && scaled)
+                on_kind<TALL>(r.g, pass);
+            else
+                on<known>(r.g, pass);
+        };
+        if (anew) pass(Dot<R, scaled>{r.a, r.b, c, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) dot[w] = scaled ? sum[w].value() : sum[w].finite();
+        pass(Vjp<R, scaled>{r.a, r.b, r.out, c, dot, {r.ahead.x, nullptr}});
     }
 };
 
