@@ -269,7 +269,7 @@ MUTANTS = [
     ),
     *_of(
         "fastsoftmax/backends/numpy.py",
-        ("if like.shape[axis] <= work.piece:  # nothing was", "if True:"),
+        ("if _is_one_piece(work, like, axis):  # nothing was", "if True:"),
         ("total = _with(total, *_parted(leading, others))", "total = _with(total, leading)"),
         (
             "return _parted(hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part)))",

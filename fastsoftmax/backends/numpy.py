@@ -85,6 +85,8 @@ def softmax_vjp(y, g, out):
         # of a saturated row, and makes a constant cotangent give exactly 0.
         g, scale = _in_range(g, axis)
         c = _centre(work, y, g, axis)
+        if c is not None and _is_one_piece(work, g, axis):
+            g, c = np.subtract(g, c, out=work("h", g.shape, g.dtype)), None
         dot = _sum(work, _products(work, partial(_centred, g, c), y), g, axis).astype(g.dtype)
         for part in _pieces(work, g, axis):
             h = work("h", g[part].shape, g.dtype)
@@ -299,7 +301,7 @@ def _sum(work, fill, like, axis):
             terms = _halved(_halved(terms, axis), axis)
         total = _with(total, _total(work, terms, axis, like.dtype))
     s, lost = total
-    if like.shape[axis] <= work.piece:  # nothing was
+    if _is_one_piece(work, like, axis):  # nothing was
         return s
     return np.where(np.isfinite(s), s + lost, s)
 
@@ -309,6 +311,10 @@ def _pieces(work, a, axis):
     for start in range(0, a.shape[axis], work.piece):
         piece = slice(start, start + work.piece)
         yield (slice(None), piece) if axis else piece
+
+
+def _is_one_piece(work, a, axis):
+    return a.shape[axis] <= work.piece
 
 
 def _sum_of_few(work, terms, dtype):
