@@ -49,9 +49,9 @@ def exact_sum(losses):
 
 
 def set_open(is_open, context, threads):
-    """Let calls take the short way, unless ``context`` holds a backend; or have all take the long one.
+    """Let calls that name no backend take the short way, unless ``context`` holds another; or the long one.
 
-    Large ones take it where ``threads()`` is 1.
+    ``threads(n)`` is how many threads a large one may use that asks for ``n``, or None.
     """
     if _kernels is not None:
         _kernels.set_front_doors(is_open, context, threads)

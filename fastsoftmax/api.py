@@ -564,7 +564,7 @@ def _total_weight(labels, weight):
     taking_part = labels >= 0
     if weight is None:
         return float(np.count_nonzero(taking_part))
-    return float(weight.astype(np.float64)[labels[taking_part]].sum())
+    return float(exact_sum(np.where(taking_part, weight.astype(np.float64)[labels], 0.0)))
 
 
 def _scale(reduction, total_weight):

@@ -338,9 +338,9 @@ def _by_priority():
 
 
 def _set_front_doors():
-    """The compiled kernels may be called directly while nothing else could be chosen."""
-    by_speed = _default is None and _environment is None
-    _front.set_open(by_speed and _by_priority()[0].name == "cython", _context, _threads.limit)
+    """The compiled kernels may be called directly while calls that name no backend run on them."""
+    chosen = _default or _environment or _by_priority()[0].name
+    _front.set_open(chosen == "cython", _context, _threads.limit)
 
 
 _set_front_doors()

@@ -250,27 +250,25 @@ def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None, *, int nu
     run(&c, num_threads)
 
 
-cdef Target unweighted(double smoothing, double scale) noexcept:
-    """What weighs the terms of a cross-entropy without class weights; ``everywhere`` is to come if it is smoothed."""
-    cdef Target t
-    t.weight, t.everywhere, t.total = NULL, NULL, 0
-    t.at_label, t.scale = 1 - smoothing, scale
-    return t
+cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, double scale):
+    """Say how a cross-entropy's terms are weighed; returns what smoothing needs, which is to outlive the call."""
+    cdef cnp.npy_intp n = c.s.n
+    cdef cnp.ndarray everywhere = None
+    c.target.weight = NULL if weight is None else cnp.PyArray_DATA(weight)
+    c.target.everywhere, c.target.total = NULL, 0
+    c.target.at_label, c.target.scale = 1 - smoothing, scale
+    if smoothing:
+        everywhere = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32 if c.single else cnp.NPY_FLOAT64, 0)
+        everywhere[:] = smoothing / n * (1.0 if weight is None else weight)
+        c.target.everywhere, c.target.total = cnp.PyArray_DATA(everywhere), everywhere.sum(dtype="f8")
+    return everywhere
 
 
 cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
                      cnp.ndarray loss, cnp.ndarray out, int threads):
     cdef Call c = call_of(CROSS_ENTROPY, x, None, out, loss)
-    cdef cnp.ndarray everywhere = None
     c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
-    c.target = unweighted(smoothing, scale)
-    if weight is not None:
-        c.target.weight = cnp.PyArray_DATA(weight)
-    if smoothing:
-        everywhere = cnp.PyArray_EMPTY(1, x.shape + 1, cnp.PyArray_TYPE(x), 0)
-        everywhere[:] = smoothing / c.s.n * (1.0 if weight is None else weight)
-        c.target.everywhere = cnp.PyArray_DATA(everywhere)
-        c.target.total = everywhere.sum(dtype="f8")
+    everywhere = set_target(&c, weight, smoothing, scale)  # kept to the end
     run(&c, threads)
 
 

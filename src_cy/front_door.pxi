@@ -2,8 +2,7 @@
 
 The Python layer takes 9-40 us, as much as the softmax of a (1000, 5) array, and 70 us where a large one has
 swept it out of the caches; this takes 0.6 us at (1, 10). The bits are the same: it runs the same kernel. What is not
-plain goes the long way: anything but C-contiguous native arrays, other arguments than one ``axis`` and ``out=``,
-wrong labels, a number of threads.
+plain goes the long way: anything but C-contiguous native arrays, masks, several axes, another backend, what is wrong.
 """
 
 from types import MethodType
@@ -19,6 +18,9 @@ cdef extern from *:
 
 cdef enum:
     MOST_AXES = 30
+
+cdef object LEAST = -(2**62)  # ignore_index
+cdef object MOST = 2**62
 
 cdef bint doors_open = False
 cdef object doors_context = None
@@ -41,10 +43,17 @@ cdef dict OPS = {  # the number of arrays each takes, and how many times its arr
 def set_front_doors(bint open_, context, threads):
     """Open them while calls that name no backend run on these kernels, unless ``context`` holds another backend.
 
-    ``threads()`` is how many threads large arrays may use.
+    ``threads(n)`` is how many threads a large array may use if ``n`` are asked for, or None.
     """
     global doors_open, doors_context, doors_threads
     doors_open, doors_context, doors_threads = open_, context, threads
+
+
+cdef bint runs_here(object backend) except -1:
+    """Whether a call that asks for this backend, or none, runs on these kernels."""
+    if backend is None:
+        backend = context_value(doors_context)
+    return doors_open if backend is None else type(backend) is str and backend == "cython"
 
 
 cdef bint is_plain(object value) noexcept:
@@ -72,24 +81,65 @@ cdef bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return p == q or p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
 
 
-cdef bint are_labels(object value, cnp.ndarray x, int axis) noexcept:
-    """A plain array of native int64, one for each row of ``x`` and all in range."""
-    if type(value) is not cnp.ndarray:
+cdef bint are_disjoint(object a, cnp.ndarray b) noexcept:
+    """Whether an array, contiguous or not, surely shares no memory with a plain one."""
+    if type(a) is not cnp.ndarray or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>a):
         return False
+    return apart(a, b) and cnp.PyArray_DATA(<cnp.ndarray>a) != cnp.PyArray_DATA(b)
+
+
+cdef bint is_weight(object value, cnp.ndarray x, int axis) noexcept:
+    """A plain array of the dtype of ``x``, one entry for each class."""
+    if not is_plain(value):
+        return False
+    cdef cnp.ndarray w = value
+    return (cnp.PyArray_NDIM(w) == 1 and cnp.PyArray_DIM(w, 0) == cnp.PyArray_DIM(x, axis)
+            and cnp.PyArray_TYPE(w) == cnp.PyArray_TYPE(x))
+
+
+cdef cnp.ndarray labels_of(object value, cnp.ndarray x, int axis, object ignore_index, Py_ssize_t* taking_part):
+    """Native int64 labels, one for each row of ``x``, ignored ones -1; None where they are not such or not in range."""
+    if type(value) is not cnp.ndarray:
+        return None
     cdef cnp.ndarray labels = value
     cdef int k, ndim = cnp.PyArray_NDIM(x) - 1
-    if not (cnp.PyArray_ISCARRAY_RO(labels) and cnp.PyArray_TYPE(labels) == cnp.NPY_INTP
-            and cnp.PyArray_NDIM(labels) == ndim):
-        return False
+    if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(labels)) or cnp.PyArray_NDIM(labels) != ndim:
+        return None
+    if cnp.PyTypeNum_ISUNSIGNED(cnp.PyArray_TYPE(labels)) and cnp.PyArray_ITEMSIZE(labels) == sizeof(cnp.npy_intp):
+        return None  # the largest would become negative
     for k in range(ndim):
         if cnp.PyArray_DIM(labels, k) != cnp.PyArray_DIM(x, k + (k >= axis)):
-            return False
-    cdef const Py_ssize_t* at = <const Py_ssize_t*>cnp.PyArray_DATA(labels)
-    cdef Py_ssize_t i, n = cnp.PyArray_DIM(x, axis)
+            return None
+    if ignore_index is not None or cnp.PyArray_TYPE(labels) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(labels):
+        labels = cnp.PyArray_Cast(labels, cnp.NPY_INTP)
+    taking_part[0] = cnp.PyArray_SIZE(labels)
+    cdef Py_ssize_t* at = <Py_ssize_t*>cnp.PyArray_DATA(labels)
+    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index, n = cnp.PyArray_DIM(x, axis)
     cdef size_t largest = 0
-    for i in range(cnp.PyArray_SIZE(labels)):
-        largest = max(largest, <size_t>at[i])  # a negative one is the largest of all
-    return largest < <size_t>n
+    if ignore_index is not None:
+        for i in range(cnp.PyArray_SIZE(labels)):
+            if at[i] == ignored:
+                at[i] = -1
+                taking_part[0] -= 1
+            else:
+                largest = max(largest, <size_t>at[i])
+    else:
+        for i in range(cnp.PyArray_SIZE(labels)):
+            largest = max(largest, <size_t>at[i])  # a negative one is the largest of all
+    return labels if largest < <size_t>n else None
+
+
+cdef double sum_of_weights(cnp.ndarray labels, cnp.ndarray weight) except *:
+    """Those of the labels, ignored ones left out, as good as rounded once."""
+    cdef cnp.npy_intp i, rows = cnp.PyArray_SIZE(labels)
+    cdef cnp.ndarray taken = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
+    cdef const Py_ssize_t* at = <const Py_ssize_t*>cnp.PyArray_DATA(labels)
+    cdef double* to = <double*>cnp.PyArray_DATA(taken)
+    cdef bint single = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT32
+    cdef const void* w = cnp.PyArray_DATA(weight)
+    for i in range(rows):
+        to[i] = 0 if at[i] < 0 else (<const float*>w)[at[i]] if single else (<const double*>w)[at[i]]
+    return sum_of(taken)
 
 
 cdef object new_array(cnp.ndarray like, int axis, int times):
@@ -121,12 +171,12 @@ cdef void set_plain(Call* c, op_t op, cnp.ndarray a, int axis, object out, objec
     c.results_stride = c.labels_stride = c.s.inner
 
 
-cdef int threads_for(const Call* c) except -1:
+cdef int threads_for(const Call* c, object num_threads) except -1:
     """One for each full share of the elements, as far as they are allowed (as fastsoftmax/_threads.py has it)."""
     cdef Py_ssize_t shares = rows_of(c) * elements_a_row(c) // SHARE
     if shares < 2 or rows_of(c) < 2:
         return 1
-    cdef Py_ssize_t allowed = doors_threads()
+    cdef Py_ssize_t allowed = doors_threads(num_threads)
     return min(shares, allowed, rows_of(c))
 
 
@@ -142,12 +192,22 @@ def exact_sum(cnp.ndarray losses not None):
     return sum_of(losses)
 
 
-cdef object mean(cnp.ndarray losses):
-    """Of the losses, as the long way forms it."""
-    cdef double wide = sum_of(losses) / cnp.PyArray_SIZE(losses)
+cdef object scalar_like(double wide, cnp.ndarray losses):
     cdef float narrow = <float>wide
     cdef bint single = cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32
     return cnp.PyArray_ToScalar(<void*>&narrow if single else <void*>&wide, losses)
+
+
+cdef class Options:
+    """What is said beside the arrays, as plainly as the short way takes it."""
+    cdef object axis, out, backend, num_threads, weight, ignore_index, reduction
+    cdef double smoothing
+
+    def __cinit__(self):
+        self.axis, self.reduction, self.smoothing = -1, "mean", 0
+
+
+cdef Options SAID_NOTHING = Options()
 
 
 cdef class FrontDoor:
@@ -163,7 +223,7 @@ cdef class FrontDoor:
         self.op, self.arity, self.times = OPS[function.__name__]
 
     def __call__(self, *args, **kwargs):
-        if doors_open and len(args) >= self.arity and is_plain(args[0]) and context_value(doors_context) is None:
+        if len(args) >= self.arity and is_plain(args[0]):
             result = self.run_plain(args, kwargs)
             if result is not None:
                 return result
@@ -172,70 +232,101 @@ cdef class FrontDoor:
     cdef object run_plain(self, tuple args, dict kwargs):
         """The result, or None where the call is not plain after all."""
         cdef cnp.ndarray a = args[0]
-        cdef int axis = cnp.PyArray_NDIM(a) - 1
-        cdef object out = None
+        cdef Options said = SAID_NOTHING
         if len(args) > self.arity or kwargs:
-            out = kwargs.get("out")
-            axis = self.axis_of(a, args, kwargs)
-            if axis < 0 or (out is not None and not self.can_fill(out, args)):
+            said = self.options_of(args, kwargs)
+            if said is None:
                 return None
-        if self.op == CROSS_ENTROPY:
-            return self.losses(a, args[1], axis)
-        if self.arity == 2 and not is_like(args[1], a):
+        if not runs_here(said.backend):
             return None
-        return self.array(a, args[1] if self.arity == 2 else None, axis, out)
+        cdef int axis, ndim = cnp.PyArray_NDIM(a)
+        if type(said.axis) is not int or not -ndim <= said.axis < ndim:
+            return None
+        axis = said.axis
+        axis += ndim if axis < 0 else 0
+        if said.out is not None and not self.can_fill(said.out, args, said.weight):
+            return None
+        if self.op == CROSS_ENTROPY:
+            return self.losses(a, args[1], axis, said)
+        if (self.arity == 2 and not is_like(args[1], a)) or (self.times == 2 and axis != ndim - 1):
+            return None
+        return self.array(a, args[1] if self.arity == 2 else None, axis, said)
 
-    cdef int axis_of(self, cnp.ndarray a, tuple args, dict kwargs) except -2:
-        """The one axis; -1 where more than it, and perhaps ``out``, is given beside the arrays."""
-        cdef bint has_out = self.op != CROSS_ENTROPY or self.times > 0
-        cdef Py_ssize_t given = len(args) - self.arity + len(kwargs) - (has_out and "out" in kwargs)
-        cdef int along, ndim = cnp.PyArray_NDIM(a)
-        if given == 0:
-            return ndim - 1
-        axis = args[self.arity] if len(args) > self.arity else kwargs.get("axis")
-        if given > 1 or type(axis) is not int or not -ndim <= axis < ndim:
-            return -1
-        along = axis if axis >= 0 else axis + ndim
-        return along if along == ndim - 1 or self.times < 2 else -1
+    cdef Options options_of(self, tuple args, dict kwargs):
+        """None where something is said that the short way does not know."""
+        cdef Options said = Options()
+        cdef bint is_loss = self.op == CROSS_ENTROPY
+        if len(args) > self.arity:
+            if len(args) > self.arity + 1 or "axis" in kwargs:
+                return None
+            said.axis = args[self.arity]
+        for name, value in kwargs.items():
+            if name == "axis":
+                said.axis = value
+            elif name == "out" and self.times == 1:
+                said.out = value
+            elif name == "backend":
+                said.backend = value
+            elif name == "num_threads":
+                said.num_threads = value
+            elif is_loss and name == "weight":
+                said.weight = value
+            elif is_loss and name == "ignore_index":
+                said.ignore_index = value
+            elif is_loss and name == "reduction" and type(value) is str and value in ("mean", "sum", "none"):
+                said.reduction = value
+            elif is_loss and name == "label_smoothing" and type(value) is float and 0 <= value <= 1:
+                said.smoothing = value
+            else:
+                return None
+        if said.num_threads is not None and (type(said.num_threads) is not int or said.num_threads < 1):
+            return None
+        if said.ignore_index is not None and (type(said.ignore_index) is not int or not LEAST <= said.ignore_index <= MOST):
+            return None
+        return said
 
-    cdef bint can_fill(self, object out, tuple args):
+    cdef bint can_fill(self, object out, tuple args, object weight):
         """Whether a kernel may write into ``out`` as it reads the arrays."""
-        return (self.times == 1 and self.op != CROSS_ENTROPY and is_like(out, args[0])
-                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(args[0], out)
-                and (self.arity == 1 or (is_like(args[1], out) and apart(args[1], out))))
+        if not (is_like(out, args[0]) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(args[0], out)):
+            return False
+        if self.op != CROSS_ENTROPY:
+            return self.arity == 1 or (is_like(args[1], out) and apart(args[1], out))
+        return are_disjoint(args[1], out) and (weight is None or are_disjoint(weight, out))
 
-    cdef object array(self, cnp.ndarray a, object b, int axis, object out):
+    cdef object array(self, cnp.ndarray a, object b, int axis, Options said):
         cdef bint per_row = self.times == 0
-        if out is None:
-            out = new_array(a, axis, self.times)
+        out = new_array(a, axis, self.times) if said.out is None else said.out
         cdef Call c
         set_plain(&c, self.op, a, axis, None if per_row else out, out if per_row else None)
         if b is not None:
             c.b = cnp.PyArray_DATA(<cnp.ndarray>b)
-        run(&c, threads_for(&c))
+        run(&c, threads_for(&c, said.num_threads))
         return out[()] if per_row and cnp.PyArray_NDIM(a) == 1 else out
 
-    cdef object losses(self, cnp.ndarray x, object labels, int axis):
-        """The mean loss, and the gradient if that is wanted."""
-        if not are_labels(labels, x, axis):
+    cdef object losses(self, cnp.ndarray x, object given, int axis, Options said):
+        """The loss, and the gradient if that is wanted."""
+        cdef Py_ssize_t taking_part
+        cdef cnp.ndarray labels = labels_of(given, x, axis, said.ignore_index, &taking_part)
+        if labels is None or not (said.weight is None or is_weight(said.weight, x, axis)):
             return None
-        cdef cnp.npy_intp rows = cnp.PyArray_SIZE(<cnp.ndarray>labels)
-        cdef cnp.ndarray loss = cnp.PyArray_EMPTY(1, &rows, cnp.PyArray_TYPE(x), 0)
-        dx = new_array(x, axis, 1) if self.times else None
-        cdef unsigned mode = take_mode()
-        try:
-            self.run_losses(x, labels, axis, loss, dx)
-            value = mean(loss)
-        finally:
-            restore_mode(mode)
-        return value if dx is None else (value, dx)
-
-    cdef int run_losses(self, cnp.ndarray x, cnp.ndarray labels, int axis, cnp.ndarray loss, object dx) except -1:
+        loss = new_array(x, axis, 0)
+        dx = None if self.times == 0 else new_array(x, axis, 1) if said.out is None else said.out
+        cdef double total = taking_part if said.weight is None else sum_of_weights(labels, said.weight)
+        cdef bint is_mean = said.reduction == "mean"
         cdef Call c
         set_plain(&c, CROSS_ENTROPY, x, axis, dx, loss)
         c.labels = <Py_ssize_t*>cnp.PyArray_DATA(labels)
-        c.target = unweighted(0, 1 / <double>cnp.PyArray_SIZE(labels))
-        return run(&c, threads_for(&c))
+        cdef unsigned mode = take_mode()
+        try:
+            everywhere = set_target(&c, said.weight, said.smoothing, 1 / (total or 1) if is_mean else 1)  # kept to the end
+            run(&c, threads_for(&c, said.num_threads))
+            if said.reduction == "none":
+                value = loss[()]
+            else:
+                value = scalar_like(sum_of(loss) / (total if is_mean else 1), loss)
+        finally:
+            restore_mode(mode)
+        return value if dx is None else (value, dx)
 
     def __get__(self, instance, owner):
         """As a function in a class is bound; and what has this is a routine to `inspect`, `help()` and Sphinx."""

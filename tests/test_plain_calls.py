@@ -12,16 +12,17 @@ import fastsoftmax as fs
 from tests import checks, inputs, oracle, processes
 
 
-def _named(op, *args, **kwargs):
-    """The same call, told to take the backend that speed chooses."""
-    return getattr(fs, op)(*args, backend=fs.explain(op, np.shape(args[0])).backend, **kwargs)
+def _long_way(op):
+    """The function that is called where the compiled short way does not know what is asked for."""
+    function = getattr(fs, op)
+    return getattr(function, "__wrapped__", function)
 
 
 def _assert_same(op, *args, **kwargs):
     plain = checks.as_tuple(getattr(fs, op)(*args, **kwargs))
-    named = checks.as_tuple(_named(op, *args, **kwargs))
-    assert [type(a) for a in plain] == [type(a) for a in named]
-    checks.assert_same_bits(plain, named)
+    long = checks.as_tuple(_long_way(op)(*args, **kwargs))
+    assert [type(a) for a in plain] == [type(a) for a in long]
+    checks.assert_same_bits(plain, long)
 
 
 @pytest.mark.parametrize("op", oracle.OPS)
@@ -68,11 +69,95 @@ def test_special_rows_are_silent(op, dtype):
 @pytest.mark.parametrize("axis", [-1, 0, 1])
 def test_out(op, axis, dtype):
     args = oracle.arguments(op, inputs.rng().normal(size=(4, 6, 5)).astype(dtype), axis)
-    expected = checks.as_tuple(_named(op, *args, axis=axis))
+    expected = checks.as_tuple(_long_way(op)(*args, axis=axis))
     out = checks.poisoned(expected[-1].shape, dtype)
     results = checks.as_tuple(getattr(fs, op)(*args, axis=axis, out=out))
     assert results[-1] is out
     checks.assert_same_bits(results, expected)
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("num_threads", [1, 2, 3, np.int64(2), None])
+def test_backends_and_threads(op, num_threads, dtype):
+    backend = fs.available_backends()[0]
+    for shape in ((32, 10), (3000, 40)):
+        args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype))
+        _assert_same(op, *args, backend=backend, num_threads=num_threads)
+        with fs.use_backend(backend), fs.threads(2):
+            _assert_same(op, *args, num_threads=num_threads)
+
+
+LABELS = {
+    "int8": lambda labels: labels.astype(np.int8),
+    "uint8": lambda labels: labels.astype(np.uint8),
+    "int32": lambda labels: labels.astype(np.int32),
+    "uint64": lambda labels: labels.astype(np.uint64),
+    "big-endian": lambda labels: labels.astype(">i8"),
+    "strided": lambda labels: np.repeat(labels, 2, axis=-1)[..., ::2],
+    "list": lambda labels: labels.tolist(),
+}
+
+
+@pytest.mark.parametrize("op", ["cross_entropy", "cross_entropy_with_grad"])
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_any_kind(op, kind, dtype):
+    for shape, axis in (((40, 10), -1), ((3, 10, 4), 1), ((1000, 3), 1)):
+        x = inputs.rng().normal(size=shape).astype(dtype)
+        (labels,) = oracle.extra_inputs(op, x, axis)
+        before = labels.copy()
+        for ignore_index in (None, 1, -100, 2**31, -(2**63)):
+            _assert_same(op, x, LABELS[kind](labels), axis=axis, ignore_index=ignore_index)
+            _assert_same(op, x, labels, axis=axis, ignore_index=ignore_index)
+        assert (labels == before).all()
+
+
+def _weights(dtype):
+    weight = inputs.rng().uniform(size=10)
+    yield from (
+        weight.astype(dtype),
+        weight,
+        weight.tolist(),
+        weight.astype(dtype)[::-1],
+        np.zeros(10, dtype),
+    )
+    for value in (np.inf, np.nan, 0.0):
+        weight = weight.copy()
+        weight[3] = value
+        yield weight.astype(dtype)
+
+
+@pytest.mark.parametrize("op", ["cross_entropy", "cross_entropy_with_grad"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0, 1])
+def test_losses(op, reduction, smoothing, dtype):
+    options = {"reduction": reduction, "label_smoothing": smoothing}
+    for shape, axis in (((40, 10), -1), ((3, 10, 4), 1), ((10,), 0), ((2000, 10), -1)):
+        x = inputs.rng().normal(size=shape).astype(dtype)
+        (labels,) = oracle.extra_inputs(op, x, axis)
+        for weight in (None, *_weights(dtype)):
+            for ignore_index in (None, 3):
+                _assert_same(op, x, labels, axis=axis, weight=weight, ignore_index=ignore_index, **options)
+        _assert_same(op, x, np.zeros_like(labels), axis=axis, ignore_index=0, **options)
+
+
+def test_a_gradient_in_its_place(dtype):
+    """Which may be that of the logits, but not of labels or weights."""
+    x = inputs.rng().normal(size=(40, 10)).astype(dtype)
+    labels, weight = inputs.rng().integers(0, 10, 40), inputs.rng().uniform(size=10).astype(dtype)
+    expected = _long_way("cross_entropy_with_grad")(x, labels, weight=weight)
+    for place in ("apart", "x", "labels", "weight"):
+        x_here, labels_here, weight_here, out = x.copy(), labels, weight, checks.poisoned((40, 10), dtype)
+        if place == "x":
+            out = x_here
+        if place == "labels":
+            labels_here = out.reshape(-1).view(np.intp)[-40:]
+            labels_here[...] = labels
+        if place == "weight":
+            weight_here = out[-1]
+            weight_here[...] = weight
+        loss, dx = fs.cross_entropy_with_grad(x_here, labels_here, weight=weight_here, out=out)
+        assert dx is out
+        checks.assert_same_bits((loss, dx), expected)
 
 
 BAD_CALLS = [
@@ -84,6 +169,22 @@ BAD_CALLS = [
     lambda op, args: (args, {"axis": 1.0}),
     lambda op, args: (args, {"axis": True}),
     lambda op, args: (args, {"num_threads": 0}),
+    lambda op, args: (args, {"num_threads": 1.5}),
+    lambda op, args: (args, {"num_threads": True}),
+    lambda op, args: (args, {"backend": "no such"}),
+    lambda op, args: (args, {"backend": 3}),
+    lambda op, args: (args, {"weight": np.ones(7)}),
+    lambda op, args: (args, {"weight": np.ones((6, 1))}),
+    lambda op, args: (args, {"ignore_index": 1.0}),
+    lambda op, args: (args, {"ignore_index": [1]}),
+    lambda op, args: (args, {"reduction": "no such"}),
+    lambda op, args: (args, {"label_smoothing": 1.5}),
+    lambda op, args: (args, {"label_smoothing": np.nan}),
+    lambda op, args: ((*args, -1), {"axis": -1}),
+    lambda op, args: (
+        (args[0], *(np.full(a.shape, 2**64 - 100, np.uint64) for a in args[1:])),
+        {"ignore_index": -100},
+    ),
     lambda op, args: (args, {"no_such_option": 1}),
     lambda op, args: (args, {"out": None}),  # which one op does not take
     lambda op, args: ((*args, 0), {"out": None}),
@@ -102,13 +203,7 @@ BAD_CALLS = [
 @pytest.mark.parametrize("bad", range(len(BAD_CALLS)))
 def test_errors(op, bad):
     args, kwargs = BAD_CALLS[bad](op, oracle.arguments(op, inputs.rng().normal(size=(4, 6))))
-    assert _error(getattr(fs, op), args, kwargs) == _error(_kept_long(op), args, kwargs)
-
-
-def _kept_long(op):
-    """The op told its backend, which is the long way."""
-    backend = fs.available_backends()[0]
-    return lambda *args, **kwargs: getattr(fs, op)(*args, backend=backend, **kwargs)
+    assert _error(getattr(fs, op), args, kwargs) == _error(_long_way(op), args, kwargs)
 
 
 def _error(function, args, kwargs):
