@@ -15,15 +15,15 @@ constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
 
 template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
     for (ptrdiff_t i = 0, n = c->s.n; i < c->s.outer; i++) {
-        const Row<R> row = {x.a + i * n, moved(x.b, i * n), moved(x.out, i * n), moved(x.results, i), n,
-                            c->labels ? c->labels[i] : 0, c};
+        const Row<R> row = {x.a + i * x.a_stride, moved(x.b, i * x.b_stride),   moved(x.out, i * n), moved(x.results, i),
+                            n,                    c->labels ? c->labels[i] : 0, c};
         with_op(c->op, [&](auto of) ALWAYS { of.row(row); });
     }
 }
 
 /* OPS_OF_FEW(EACH) is from setup.py. */
 template <class R> ptrdiff_t run_few(const Call *c) {
-    if (c->s.outer < TILE * LANES<R>) return 0;
+    if (c->s.outer < TILE * LANES<R> || c->s.outer_stride != c->s.n || (c->b && c->sb.outer_stride != c->s.n)) return 0;
     switch (c->op) {
 #define CASE(op) case op: return few<LEVEL, op, R>(c);
         OPS_OF_FEW(CASE)

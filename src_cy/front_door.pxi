@@ -2,7 +2,8 @@
 
 The Python layer takes 9-40 us, as much as the softmax of a (1000, 5) array, and 70 us where a large one has
 swept it out of the caches; this takes 0.6 us at (1, 10). The bits are the same: it runs the same kernel. What is not
-plain goes the long way: anything but C-contiguous native arrays, masks, several axes, another backend, what is wrong.
+plain goes the long way: anything but native arrays whose rows lie as kernels read them, masks, several axes, another
+backend, what is wrong.
 """
 
 from types import MethodType
@@ -56,19 +57,24 @@ cdef bint runs_here(object backend) except -1:
     return doors_open if backend is None else type(backend) is str and backend == "cython"
 
 
-cdef bint is_plain(object value) noexcept:
-    """An aligned, C-contiguous ndarray of native float64 or float32 with rows in it."""
+cdef bint is_float(object value) noexcept:
+    """An aligned ndarray of native float64 or float32 with rows in it."""
     if type(value) is not cnp.ndarray:
         return False
     cdef cnp.ndarray a = value
-    return (cnp.PyArray_ISCARRAY_RO(a)
+    return (cnp.PyArray_ISBEHAVED_RO(a)
             and (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 or cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32)
             and 0 < cnp.PyArray_NDIM(a) <= MOST_AXES and cnp.PyArray_SIZE(a) > 0)
 
 
+cdef bint is_plain(object value) noexcept:
+    """And contiguous."""
+    return is_float(value) and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>value)
+
+
 cdef bint is_like(object value, cnp.ndarray a) noexcept:
-    """A plain array of the shape and dtype of ``a``."""
-    if not is_plain(value):
+    """Such an array of the shape and dtype of ``a``."""
+    if not is_float(value):
         return False
     cdef cnp.ndarray b = value
     return cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(b) and cnp.PyArray_SAMESHAPE(a, b)
@@ -153,22 +159,53 @@ cdef object new_array(cnp.ndarray like, int axis, int times):
     return cnp.PyArray_EMPTY(ndim, dims, cnp.PyArray_TYPE(like), 0)
 
 
-cdef void set_plain(Call* c, op_t op, cnp.ndarray a, int axis, object out, object results) noexcept:
-    """Make ``c`` a call on arrays of the shape of ``a``, along an axis."""
+cdef bint set_layout(Layout* s, cnp.ndarray a, int axis) noexcept:
+    """How an array lies in memory along an axis; False where kernels do not read it so.
+
+    Inner axes have no gaps, outer ones may, and along one without inner ones entries are neighbours.
+    """
+    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(a), apart
     cdef int i
+    s.outer = s.inner = 1
+    for i in range(cnp.PyArray_NDIM(a) - 1, axis, -1):
+        if cnp.PyArray_DIM(a, i) > 1 and cnp.PyArray_STRIDE(a, i) != s.inner * itemsize:
+            return False
+        s.inner *= cnp.PyArray_DIM(a, i)
+    s.n, s.n_stride = cnp.PyArray_DIM(a, axis), s.inner
+    if s.n > 1 and cnp.PyArray_STRIDE(a, axis) != s.n_stride * itemsize:
+        if s.inner == 1 or cnp.PyArray_STRIDE(a, axis) % itemsize:
+            return False
+        s.n_stride = cnp.PyArray_STRIDE(a, axis) // itemsize
+    s.outer_stride = s.n * s.inner
+    for i in range(axis - 1, -1, -1):
+        if cnp.PyArray_DIM(a, i) == 1:
+            continue
+        apart = cnp.PyArray_STRIDE(a, i)
+        if s.outer == 1:
+            if apart % itemsize:
+                return False
+            s.outer_stride = apart // itemsize
+        elif apart != s.outer * s.outer_stride * itemsize:
+            return False
+        s.outer *= cnp.PyArray_DIM(a, i)
+    return True
+
+
+cdef bint set_plain(Call* c, op_t op, cnp.ndarray a, object b, int axis, object out, object results) noexcept:
+    """Make ``c`` a call on arrays of the shape of ``a``, along an axis; False where they do not lie so."""
+    if not set_layout(&c.s, a, axis) or not (b is None or set_layout(&c.sb, b, axis)):
+        return False
     c.op, c.a, c.b, c.labels, c.given_up = op, cnp.PyArray_DATA(a), NULL, NULL, NULL
+    c.b = NULL if b is None else cnp.PyArray_DATA(<cnp.ndarray>b)
     c.single = cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
     c.out = NULL if out is None else cnp.PyArray_DATA(<cnp.ndarray>out)
     c.results = NULL if results is None else cnp.PyArray_DATA(<cnp.ndarray>results)
-    c.s.n, c.s.inner = cnp.PyArray_DIM(a, axis), 1
-    for i in range(axis + 1, cnp.PyArray_NDIM(a)):
-        c.s.inner *= cnp.PyArray_DIM(a, i)
-    c.s.n_stride, c.s.outer_stride = c.s.inner, c.s.n * c.s.inner
-    c.s.outer = cnp.PyArray_SIZE(a) // c.s.outer_stride
-    c.sb = c.so = c.s
+    c.so = c.s
+    c.so.n_stride, c.so.outer_stride = c.s.inner, c.s.n * c.s.inner
     if op == SOFTMAX_JACOBIAN:
         c.so.outer_stride *= c.s.n
     c.results_stride = c.labels_stride = c.s.inner
+    return True
 
 
 cdef int threads_for(const Call* c, object num_threads) except -1:
@@ -223,7 +260,7 @@ cdef class FrontDoor:
         self.op, self.arity, self.times = OPS[function.__name__]
 
     def __call__(self, *args, **kwargs):
-        if len(args) >= self.arity and is_plain(args[0]):
+        if len(args) >= self.arity and is_float(args[0]):
             result = self.run_plain(args, kwargs)
             if result is not None:
                 return result
@@ -248,7 +285,9 @@ cdef class FrontDoor:
             return None
         if self.op == CROSS_ENTROPY:
             return self.losses(a, args[1], axis, said)
-        if (self.arity == 2 and not is_like(args[1], a)) or (self.times == 2 and axis != ndim - 1):
+        if self.arity == 2 and not is_like(args[1], a):
+            return None
+        if self.times == 2 and (axis != ndim - 1 or not is_plain(a)):
             return None
         return self.array(a, args[1] if self.arity == 2 else None, axis, said)
 
@@ -287,19 +326,19 @@ cdef class FrontDoor:
 
     cdef bint can_fill(self, object out, tuple args, object weight):
         """Whether a kernel may write into ``out`` as it reads the arrays."""
-        if not (is_like(out, args[0]) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(args[0], out)):
+        if not (is_plain(args[0]) and is_plain(out) and is_like(out, args[0])
+                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(args[0], out)):
             return False
         if self.op != CROSS_ENTROPY:
-            return self.arity == 1 or (is_like(args[1], out) and apart(args[1], out))
+            return self.arity == 1 or (is_plain(args[1]) and is_like(args[1], out) and apart(args[1], out))
         return are_disjoint(args[1], out) and (weight is None or are_disjoint(weight, out))
 
     cdef object array(self, cnp.ndarray a, object b, int axis, Options said):
         cdef bint per_row = self.times == 0
         out = new_array(a, axis, self.times) if said.out is None else said.out
         cdef Call c
-        set_plain(&c, self.op, a, axis, None if per_row else out, out if per_row else None)
-        if b is not None:
-            c.b = cnp.PyArray_DATA(<cnp.ndarray>b)
+        if not set_plain(&c, self.op, a, b, axis, None if per_row else out, out if per_row else None):
+            return None
         run(&c, threads_for(&c, said.num_threads))
         return out[()] if per_row and cnp.PyArray_NDIM(a) == 1 else out
 
@@ -314,7 +353,8 @@ cdef class FrontDoor:
         cdef double total = taking_part if said.weight is None else sum_of_weights(labels, said.weight)
         cdef bint is_mean = said.reduction == "mean"
         cdef Call c
-        set_plain(&c, CROSS_ENTROPY, x, axis, dx, loss)
+        if not set_plain(&c, CROSS_ENTROPY, x, None, axis, dx, loss):
+            return None
         c.labels = <Py_ssize_t*>cnp.PyArray_DATA(labels)
         cdef unsigned mode = take_mode()
         try:

@@ -33,14 +33,15 @@ template <int n, class R> INLINE void lanes_to_few(const R *lanes, ptrdiff_t apa
     }
 }
 
-/* `count` contiguous rows, or none, a row in each lane of vectors that lie `apart` entries from each other, PIECE
- * entries of all rows at a time; and back. */
-template <class R> INLINE void rows_to_lanes(const R *x, ptrdiff_t n, ptrdiff_t count, R *lanes, ptrdiff_t apart) {
+/* `count` rows that lie `stride` entries from each other, or none, a row in each lane of vectors that lie `apart` entries
+ * from each other, PIECE entries of all rows at a time; and back, to rows without gaps. */
+template <class R>
+INLINE void rows_to_lanes(const R *x, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t count, R *lanes, ptrdiff_t apart) {
     using V = vec<R>;
-    if (count < LANES<R>) {
+    if (count < LANES<R> || (n <= FEW && stride != n)) {
         for (ptrdiff_t j = 0; j < n; j++) store(lanes + j * apart, splat<V>(count > 0 ? x[j] : 0));
-        for (ptrdiff_t l = 1; l < count; l++)
-            for (ptrdiff_t j = 0; j < n; j++) lanes[j * apart + l] = x[l * n + j];
+        for (ptrdiff_t l = 1; l < count && l < LANES<R>; l++)
+            for (ptrdiff_t j = 0; j < n; j++) lanes[j * apart + l] = x[l * stride + j];
         return;
     }
     if (n == 1) return few_to_lanes<1>(x, lanes, apart);
@@ -49,7 +50,7 @@ template <class R> INLINE void rows_to_lanes(const R *x, ptrdiff_t n, ptrdiff_t 
     for (ptrdiff_t j = 0; j < n; j += PIECE<R>) {
         V v[PIECE<R>];
         ptrdiff_t k = j < n - PIECE<R> ? j : n - PIECE<R>; /* the last pieces overlap those before */
-        for (int i = 0; i < PIECE<R>; i++) v[i] = load_pieces(x + i * n + k, PIECE<R> * n);
+        for (int i = 0; i < PIECE<R>; i++) v[i] = load_pieces(x + i * stride + k, PIECE<R> * stride);
         transpose(v);
         for (int i = 0; i < PIECE<R>; i++) store(lanes + (k + i) * apart, v[i]);
     }
@@ -74,8 +75,9 @@ template <class R> INLINE void lanes_to_rows(const R *lanes, ptrdiff_t apart, pt
 }
 
 /* Rows into the lanes of a panel, lines of `lanes` entries without gaps; and back. */
-template <class R> INLINE void rows_to_panel(const R *x, ptrdiff_t n, ptrdiff_t count, R *panel, ptrdiff_t lanes) {
-    for (ptrdiff_t l = 0; l < lanes; l += LANES<R>) rows_to_lanes(x + l * n, n, count - l, panel + l, lanes);
+template <class R>
+INLINE void rows_to_panel(const R *x, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t count, R *panel, ptrdiff_t lanes) {
+    for (ptrdiff_t l = 0; l < lanes; l += LANES<R>) rows_to_lanes(x + l * stride, stride, n, count - l, panel + l, lanes);
 }
 
 template <class R> INLINE void panel_to_rows(const R *panel, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t count, R *out) {

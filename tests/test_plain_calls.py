@@ -49,6 +49,47 @@ def test_layouts(op, layout, dtype):
         _assert_same(op, *[a.tolist() for a in args])
 
 
+VIEWS = {
+    "columns left out": lambda rows, n: (inputs.rng().normal(size=(rows, n + 3))[:, 1 : n + 1], 1),
+    "rows left out": lambda rows, n: (inputs.rng().normal(size=(2 * rows, n))[::2], 1),
+    "backwards": lambda rows, n: (inputs.rng().normal(size=(rows, n + 1))[::-1, :n], 1),
+    "one row again and again": lambda rows, n: (np.broadcast_to(inputs.rng().normal(size=n), (rows, n)), 1),
+    "inner left out": lambda rows, n: (inputs.rng().normal(size=(3, n, rows + 2))[..., 1 : rows + 1], 1),
+    "outer and entries left out": lambda rows, n: (inputs.rng().normal(size=(6, n + 1, rows))[::2, 1:], 1),
+    "four axes": lambda rows, n: (inputs.rng().normal(size=(2, 3, n + 2, rows))[:, :2, :n], 2),
+    "transposed": lambda rows, n: (inputs.rng().normal(size=(n, rows)).T, 1),
+}
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_rows_apart(op, view, dtype):
+    """The bits are those of the same rows without gaps."""
+    for rows, n in ((1, 10), (7, 1), (33, 3), (70, 5), (70, 17), (7, 40), (5, 200)):
+        x, axis = VIEWS[view](rows, n)
+        x = x if x.dtype == dtype else _like(x, dtype)
+        first, *others = oracle.arguments(op, x, axis)
+        spread = [
+            _like(x, dtype, values) if values.shape == x.shape else values for values in (first, *others)
+        ]
+        expected = checks.as_tuple(_long_way(op)(first, *others, axis=axis))
+        for args in (spread, [first, *spread[1:]], [spread[0], *others]):
+            checks.assert_same_bits(checks.as_tuple(getattr(fs, op)(*args, axis=axis)), expected)
+
+
+def _like(x, dtype, values=None):
+    """The values of x, or others, in an array that lies as x does."""
+    if 0 in x.strides:
+        values = (x if values is None else values).astype(dtype)
+        return np.broadcast_to(values[0], x.shape) if (values == values[0]).all() else values
+    base = np.zeros(x.base.shape, dtype)
+    scale = base.itemsize / x.itemsize
+    at = (x.__array_interface__["data"][0] - x.base.__array_interface__["data"][0]) * scale
+    view = np.ndarray(x.shape, dtype, base, int(at), [int(s * scale) for s in x.strides])
+    view[...] = x if values is None else values
+    return view
+
+
 @pytest.mark.parametrize("op", oracle.PRODUCTS)
 def test_one_array_twice(op, dtype):
     (y,) = oracle.arguments("softmax_jacobian", inputs.rng().normal(size=(4, 6)).astype(dtype))
