@@ -137,6 +137,10 @@ class Rows:
             a = a.copy(order="C")
         return a.reshape(self.canonical)
 
+    def loose_view(self, a):
+        """The same but for the contiguity: entries may be broadcast."""
+        return (a if self.order is None else a.transpose(self.order)).reshape(self.canonical)
+
     def result(self, shape, dtype, *, out=None, inputs=(), beside=()):
         """A `Result` of the rows' own shape."""
         restore = None if self.order is None else self._restore

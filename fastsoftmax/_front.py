@@ -39,6 +39,14 @@ def narrow(single, half):
         _kernels.narrow(single, half)
 
 
+def blend(x, mask, fill, out):
+    """Put ``x`` where the canonical mask holds and ``fill`` elsewhere into ``out``, which may be ``x``."""
+    if _kernels is None or not _kernels.blend(x, mask, fill, out):
+        if out is not x:
+            np.copyto(out, x)
+        np.copyto(out, fill, where=~mask)
+
+
 def exact_sum(losses):
     """In float64, as good as rounded once."""
     if _kernels is not None:

@@ -22,9 +22,9 @@ from fastsoftmax._arrays import (
     rows_of,
     same_shape,
 )
+from fastsoftmax._converted import Converted
 from fastsoftmax._cuda.door import also_on_device
 from fastsoftmax._front import exact_sum, floating_point_mode, front_door
-from fastsoftmax._halves import Widened
 
 
 @front_door
@@ -149,12 +149,12 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     """
     x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
-    if where is not None:
-        x = np.where(as_mask(where, x.shape), x, x.dtype.type(-np.inf))
+    mask = () if where is None else (rows.loose_view(as_mask(where, x.shape)),)
     keepdims = _options.as_bool(keepdims, "keepdims")
     shape = rows.keepdims()[: x.ndim] if keepdims else rows.kept
-    result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,))
-    _run("logsumexp", backend, rows, (rows.view(x), result.buffer), num_threads)
+    result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=mask)
+    fill = None if where is None else -np.inf
+    _run("logsumexp", backend, rows, (rows.view(x), *mask, result.buffer), num_threads, fill)
     if not x.size:
         result.buffer[...] = -np.inf
     return result.finish()
@@ -514,15 +514,12 @@ def cross_entropy_with_grad(
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
     """An op of one array whose result has its shape, ``fill`` where masked out."""
-    masked = x = as_float(x, "x")
-    rows, beside = rows_of(x.shape, axis), ()
-    if where is not None:
-        where = as_mask(where, x.shape)
-        masked, beside = np.where(where, x, x.dtype.type(-np.inf)), (where,)
-    result = rows.result(x.shape, x.dtype, out=out, inputs=(masked,), beside=beside)
-    _run(op, backend, rows, (rows.view(masked), result.buffer), num_threads)
-    if where is not None:
-        np.copyto(result.buffer, fill, where=~rows.view(where))
+    x = as_float(x, "x")
+    rows = rows_of(x.shape, axis)
+    mask = () if where is None else (rows.loose_view(as_mask(where, x.shape)),)
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=mask)
+    args = (rows.view(x), *mask, result.buffer)
+    _run(op, backend, rows, args, num_threads, None if where is None else fill)
     return result.finish()
 
 
@@ -540,10 +537,10 @@ def _arrays_of(arguments):
     return [a for a in arguments if isinstance(a, np.ndarray)]
 
 
-def _run(op, backend, rows, args, num_threads):
+def _run(op, backend, rows, args, num_threads, fill=None):
     kernel = registry.kernel(op, backend)
-    if is_half(args[0].dtype):
-        kernel = Widened(op, kernel)
+    if is_half(args[0].dtype) or fill is not None:
+        kernel = Converted(op, kernel, fill)
     _threads.run(kernel, rows.canonical, args, num_threads)
 
 

@@ -4,7 +4,7 @@ What a block is computed by stands in a table of the CPU level in use (call.h), 
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint8_t, uint16_t
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept
@@ -55,6 +55,8 @@ cdef extern from "call.h" nogil:
         double (*exact_sum_f64)(const double*, Py_ssize_t n) noexcept nogil
         void (*widen)(const uint16_t*, float*, Py_ssize_t n, half_t) noexcept nogil
         void (*narrow)(const float*, uint16_t*, Py_ssize_t n, half_t) noexcept nogil
+        void (*blend_f32)(const float*, const uint8_t* mask, float*, Py_ssize_t n, double fill) noexcept nogil
+        void (*blend_f64)(const double*, const uint8_t* mask, double*, Py_ssize_t n, double fill) noexcept nogil
 
 cdef extern from "levels.h" nogil:
     const Kernels* kernels_of(const char* level)
@@ -206,6 +208,8 @@ cdef Call call_of(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, cnp.nd
     cdef Call c
     c.op, c.a, c.s, c.single = op, cnp.PyArray_DATA(a), layout_of(a), cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
     c.b, c.out, c.results, c.labels, c.given_up = NULL, NULL, NULL, NULL, NULL
+    c.sb = c.so = c.s  # of arrays that there are not too: kernels compute where rows of them would be
+    c.results_stride = c.labels_stride = 0
     if b is not None:
         c.b, c.sb = cnp.PyArray_DATA(b), layout_of(b)
     if out is not None:
@@ -268,7 +272,7 @@ cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, doub
                      cnp.ndarray loss, cnp.ndarray out, int threads):
     cdef Call c = call_of(CROSS_ENTROPY, x, None, out, loss)
     c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
-    everywhere = set_target(&c, weight, smoothing, scale)  # kept to the end
+    _everywhere = set_target(&c, weight, smoothing, scale)  # kept to the end
     run(&c, threads)
 
 
@@ -315,6 +319,38 @@ def widen(cnp.ndarray half not None, cnp.ndarray single not None):
 def narrow(cnp.ndarray single not None, cnp.ndarray half not None):
     """And back, rounded to nearest."""
     convert(half, single, False)
+
+
+cdef bint has_lines(cnp.ndarray a, bint of_rows) noexcept:
+    """Whether neither an inner axis nor, ``of_rows``, a whole row of a canonical array has gaps."""
+    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(a)
+    return ((a.shape[2] == 1 or a.strides[2] == itemsize)
+            and (not of_rows or a.shape[1] == 1 or a.strides[1] == a.shape[2] * itemsize))
+
+
+def blend(cnp.ndarray x not None, cnp.ndarray mask not None, double fill, cnp.ndarray out not None):
+    """Put ``x`` where the mask holds, else ``fill``, into ``out``; whether canonical arrays lie so that it was done."""
+    cdef bint of_rows = has_lines(x, True) and has_lines(mask, True) and has_lines(out, True)
+    if not (of_rows or (has_lines(x, False) and has_lines(mask, False) and has_lines(out, False))):
+        return False
+    cdef Py_ssize_t o, j, lines = 1 if of_rows else x.shape[1], length = x.shape[2] * (x.shape[1] if of_rows else 1)
+    cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    cdef char* a = cnp.PyArray_BYTES(x)
+    cdef char* m = cnp.PyArray_BYTES(mask)
+    cdef char* b = cnp.PyArray_BYTES(out)
+    cdef char *p
+    cdef char *q
+    cdef const uint8_t* of
+    with nogil:
+        for o in range(x.shape[0]):
+            for j in range(lines):
+                p, q = a + o * x.strides[0] + j * x.strides[1], b + o * out.strides[0] + j * out.strides[1]
+                of = <const uint8_t*>(m + o * mask.strides[0] + j * mask.strides[1])
+                if single:
+                    kernels.blend_f32(<const float*>p, of, <float*>q, length, fill)
+                else:
+                    kernels.blend_f64(<const double*>p, of, <double*>q, length, fill)
+    return True
 
 
 cdef class FloatingPointMode:

@@ -57,4 +57,6 @@ typedef struct {
     double (*exact_sum_f64)(const double *, ptrdiff_t n);
     void (*widen)(const uint16_t *from, float *to, ptrdiff_t n, enum half);
     void (*narrow)(const float *from, uint16_t *to, ptrdiff_t n, enum half);
+    void (*blend_f32)(const float *x, const uint8_t *mask, float *to, ptrdiff_t n, double fill);
+    void (*blend_f64)(const double *x, const uint8_t *mask, double *to, ptrdiff_t n, double fill);
 } Kernels;

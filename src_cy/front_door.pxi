@@ -195,7 +195,9 @@ cdef bint set_plain(Call* c, op_t op, cnp.ndarray a, object b, int axis, object 
     """Make ``c`` a call on arrays of the shape of ``a``, along an axis; False where they do not lie so."""
     if not set_layout(&c.s, a, axis) or not (b is None or set_layout(&c.sb, b, axis)):
         return False
-    c.op, c.a, c.b, c.labels, c.given_up = op, cnp.PyArray_DATA(a), NULL, NULL, NULL
+    if b is None:
+        c.sb = c.s
+    c.op, c.a, c.labels, c.given_up = op, cnp.PyArray_DATA(a), NULL, NULL
     c.b = NULL if b is None else cnp.PyArray_DATA(<cnp.ndarray>b)
     c.single = cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
     c.out = NULL if out is None else cnp.PyArray_DATA(<cnp.ndarray>out)
@@ -320,8 +322,9 @@ cdef class FrontDoor:
                 return None
         if said.num_threads is not None and (type(said.num_threads) is not int or said.num_threads < 1):
             return None
-        if said.ignore_index is not None and (type(said.ignore_index) is not int or not LEAST <= said.ignore_index <= MOST):
-            return None
+        if said.ignore_index is not None:
+            if type(said.ignore_index) is not int or not LEAST <= said.ignore_index <= MOST:
+                return None
         return said
 
     cdef bint can_fill(self, object out, tuple args, object weight):
@@ -358,7 +361,8 @@ cdef class FrontDoor:
         c.labels = <Py_ssize_t*>cnp.PyArray_DATA(labels)
         cdef unsigned mode = take_mode()
         try:
-            everywhere = set_target(&c, said.weight, said.smoothing, 1 / (total or 1) if is_mean else 1)  # kept to the end
+            scale = 1 / (total or 1) if is_mean else 1
+            _everywhere = set_target(&c, said.weight, said.smoothing, scale)  # kept to the end
             run(&c, threads_for(&c, said.num_threads))
             if said.reduction == "none":
                 value = loss[()]

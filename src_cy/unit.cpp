@@ -18,6 +18,7 @@ template ptrdiff_t few<LEVEL, OP, double>(const Call *);
 #else
 #include "drive.hpp"
 #include "halves.hpp"
+#include "masks.hpp"
 #include "mode.h"
 
 static void run(const Call *c) {
@@ -34,5 +35,5 @@ static void run(const Call *c) {
 #define TEXT_OF(name) TEXT(name)
 #define TEXT(name) #name
 extern "C" const Kernels JOINED(kernels, LEVEL) = {TEXT_OF(LEVEL),    VECTOR_BYTES, run, exact_sum<float>,
-                                                   exact_sum<double>, widen,        narrow};
+                                                   exact_sum<double>, widen,        narrow, blend<float>, blend<double>};
 #endif

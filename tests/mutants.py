@@ -22,7 +22,14 @@ def _files(*names):
 
 
 _API = _files(
-    "cross_entropy", "labels", "derivatives", "halves", "arrays", "special_values", "jacobian_layouts"
+    "cross_entropy",
+    "labels",
+    "derivatives",
+    "halves",
+    "arrays",
+    "special_values",
+    "jacobian_layouts",
+    "plain_calls",
 )
 _KERNELS = _files("cross_entropy", "special_values", "derivatives", "ulp", "long_rows", "against_autograd")
 # These start many processes, and are about the installation.
@@ -31,6 +38,7 @@ _REGISTRY = (*_files("registry", "plain_calls"), "-k", " and ".join(f"not {name}
 
 SUITES = {
     "fastsoftmax/api.py": Suite("cython", _API),
+    "fastsoftmax/_converted.py": Suite("cython", _API),
     "fastsoftmax/registry.py": Suite("cython,numpy,python", _REGISTRY),
     "fastsoftmax/_arrays.py": Suite("cython", (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
     "fastsoftmax/_options.py": Suite("cython", _API),
@@ -51,13 +59,9 @@ MUTANTS = [
         "fastsoftmax/api.py",
         ('_forward("softmax", 0.0, x', '_forward("softmax", 1.0, x'),
         ('_forward("log_softmax", -np.inf, x', '_forward("log_softmax", 0.0, x'),
-        (
-            "x = np.where(as_mask(where, x.shape), x, x.dtype.type(-np.inf))",
-            "x = np.where(as_mask(where, x.shape), x, x.dtype.type(0))",
-        ),
         ("rows.keepdims()[: x.ndim]", "rows.keepdims()"),
         (
-            "result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,))",
+            "result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=mask)",
             "result = Result(shape, x.dtype, rows.reduced, out=out)",
         ),
         ("        result.buffer[...] = -np.inf", "        result.buffer[...] = 0"),
@@ -70,23 +74,36 @@ MUTANTS = [
         ('if reduction == "mean" else 1.0', 'if reduction != "none" else 1.0'),
         ("inputs=(x,), beside=_arrays_of(targets))", "beside=_arrays_of(targets))"),
         ("beside=_arrays_of(targets))", "beside=_arrays_of(targets[:1]))"),
-        ("inputs=(masked,), beside=beside)", "inputs=(masked,))"),
         (
-            "out=out, inputs=(masked,)",
-            "out=out, inputs=(x,)",
-            "the kernel reads `masked`, which is x or a new array: at worst one needless copy",
+            "result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=mask)",
+            "result = rows.result(x.shape, x.dtype, out=out, inputs=(x,))",
         ),
-        ("where=~rows.view(where))", "where=rows.view(where))"),
+        (
+            "result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=mask)",
+            "result = rows.result(x.shape, x.dtype, out=out, beside=mask)",
+        ),
+        ("None if where is None else fill", "None if where is None else 0.0"),
         ("    same_shape(first, arrays[0], second, arrays[1])\n", ""),
         ("arrays[0].dtype, out=out, inputs=arrays)", "arrays[0].dtype, out=out, inputs=arrays[:1])"),
-        ("if is_half(args[0].dtype):", "if args[0].dtype.name == 'float16':"),
+        ("if is_half(args[0].dtype) or", "if args[0].dtype.name == 'float16' or"),
         ("ignore_index is None and weight is None", "weight is None"),
         ("taking_part = labels >= 0", "taking_part = labels > 0"),
-        ("weight.astype(np.float64)[labels[taking_part]].sum()", "weight[labels[taking_part]].sum()"),
+        (
+            "np.where(taking_part, weight.astype(np.float64)[labels], 0.0)",
+            "weight[labels[taking_part]].sum()",
+        ),
         ("loss.astype(dtype, copy=False)[()]", "loss.astype(dtype, copy=False)"),
         ("loss.astype(dtype, copy=False)[()]", "loss[()]"),
         ("exact_sum(loss)", "loss.sum()"),
         ('total / total_weight if reduction == "mean"', 'total / loss.size if reduction == "mean"'),
+    ),
+    *_of(
+        "fastsoftmax/_converted.py",
+        ("native[0] is not inputs[0])", "True)"),
+        ("blend(x, mask, -np.inf, masked)", "blend(x, mask, 0.0, masked)"),
+        ("blend(result, mask, self._fill, result)", "pass"),
+        ("narrow(result, out)", "pass"),
+        ("if a.shape == first.shape else", "if a.ndim == first.ndim else"),
     ),
     *_of(
         "fastsoftmax/registry.py",
@@ -135,8 +152,8 @@ MUTANTS = [
         ("if op in (b.ops() or ()))", "if b.ops())"),
         ('f" (from {source})" if source else ""', '""'),
         ("key=lambda b: -b.priority", "key=lambda b: b.priority"),
-        ("_default is None and _environment is None", "_default is None"),
-        ('_by_priority()[0].name == "cython"', "True"),
+        ("chosen = _default or _environment or _by", "chosen = _default or _by"),
+        ('_front.set_open(chosen == "cython",', "_front.set_open(True,"),
     ),
     *_of(
         "fastsoftmax/_arrays.py",
