@@ -254,20 +254,6 @@ def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None, *, int nu
     run(&c, num_threads)
 
 
-cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, double scale):
-    """Say how a cross-entropy's terms are weighed; returns what smoothing needs, which is to outlive the call."""
-    cdef cnp.npy_intp n = c.s.n
-    cdef cnp.ndarray everywhere = None
-    c.target.weight = NULL if weight is None else cnp.PyArray_DATA(weight)
-    c.target.everywhere, c.target.total = NULL, 0
-    c.target.at_label, c.target.scale = 1 - smoothing, scale
-    if smoothing:
-        everywhere = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32 if c.single else cnp.NPY_FLOAT64, 0)
-        everywhere[:] = smoothing / n * (1.0 if weight is None else weight)
-        c.target.everywhere, c.target.total = cnp.PyArray_DATA(everywhere), everywhere.sum(dtype="f8")
-    return everywhere
-
-
 cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
                      cnp.ndarray loss, cnp.ndarray out, int threads):
     cdef Call c = call_of(CROSS_ENTROPY, x, None, out, loss)
@@ -285,72 +271,6 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
                             double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
                             int num_threads=1):
     cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
-
-
-cdef void convert(cnp.ndarray half, cnp.ndarray single, bint to_single) noexcept:
-    """Between halves, contiguous or canonical, and as many contiguous floats: by lines, or all at once."""
-    cdef half_t kind = FLOAT16 if cnp.PyArray_TYPE(half) == cnp.NPY_FLOAT16 else BFLOAT16
-    cdef char* a = cnp.PyArray_BYTES(half)
-    cdef float* b = <float*>cnp.PyArray_DATA(single)
-    cdef Py_ssize_t i, j, outer = 1, n = 1, inner = cnp.PyArray_SIZE(half), outer_stride = 0, n_stride = 0
-    if not cnp.PyArray_IS_C_CONTIGUOUS(half):
-        outer, n, inner = half.shape[0], half.shape[1], half.shape[2]
-        outer_stride, n_stride = half.strides[0], half.strides[1]
-    cdef uint16_t* line
-    cdef unsigned mode
-    with nogil:
-        mode = take_mode()
-        for i in range(outer):
-            for j in range(n):
-                line = <uint16_t*>(a + i * outer_stride + j * n_stride)
-                if to_single:
-                    kernels.widen(line, b, inner, kind)
-                else:
-                    kernels.narrow(b, line, inner, kind)
-                b += inner
-        restore_mode(mode)
-
-
-def widen(cnp.ndarray half not None, cnp.ndarray single not None):
-    """Copy float16 or bfloat16 into float32."""
-    convert(half, single, True)
-
-
-def narrow(cnp.ndarray single not None, cnp.ndarray half not None):
-    """And back, rounded to nearest."""
-    convert(half, single, False)
-
-
-cdef bint has_lines(cnp.ndarray a, bint of_rows) noexcept:
-    """Whether neither an inner axis nor, ``of_rows``, a whole row of a canonical array has gaps."""
-    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(a)
-    return ((a.shape[2] == 1 or a.strides[2] == itemsize)
-            and (not of_rows or a.shape[1] == 1 or a.strides[1] == a.shape[2] * itemsize))
-
-
-def blend(cnp.ndarray x not None, cnp.ndarray mask not None, double fill, cnp.ndarray out not None):
-    """Put ``x`` where the mask holds, else ``fill``, into ``out``; whether canonical arrays lie so that it was done."""
-    cdef bint of_rows = has_lines(x, True) and has_lines(mask, True) and has_lines(out, True)
-    if not (of_rows or (has_lines(x, False) and has_lines(mask, False) and has_lines(out, False))):
-        return False
-    cdef Py_ssize_t o, j, lines = 1 if of_rows else x.shape[1], length = x.shape[2] * (x.shape[1] if of_rows else 1)
-    cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
-    cdef char* a = cnp.PyArray_BYTES(x)
-    cdef char* m = cnp.PyArray_BYTES(mask)
-    cdef char* b = cnp.PyArray_BYTES(out)
-    cdef char *p
-    cdef char *q
-    cdef const uint8_t* of
-    with nogil:
-        for o in range(x.shape[0]):
-            for j in range(lines):
-                p, q = a + o * x.strides[0] + j * x.strides[1], b + o * out.strides[0] + j * out.strides[1]
-                of = <const uint8_t*>(m + o * mask.strides[0] + j * mask.strides[1])
-                if single:
-                    kernels.blend_f32(<const float*>p, of, <float*>q, length, fill)
-                else:
-                    kernels.blend_f64(<const double*>p, of, <double*>q, length, fill)
-    return True
 
 
 cdef class FloatingPointMode:
@@ -374,4 +294,7 @@ def regime(op, Py_ssize_t itemsize, tuple canonical):
 
 share = SHARE  # for the long way
 
+include "plain.pxi"
+include "losses.pxi"
+include "blocks.pxi"
 include "front_door.pxi"

@@ -17,9 +17,6 @@ cdef extern from *:
     """
     object context_value(object variable)
 
-cdef enum:
-    MOST_AXES = 30
-
 cdef object LEAST = -(2**62)  # ignore_index
 cdef object MOST = 2**62
 
@@ -57,140 +54,6 @@ cdef bint runs_here(object backend) except -1:
     return doors_open if backend is None else type(backend) is str and backend == "cython"
 
 
-cdef bint is_float(object value) noexcept:
-    """An aligned ndarray of native float64 or float32 with rows in it."""
-    if type(value) is not cnp.ndarray:
-        return False
-    cdef cnp.ndarray a = value
-    return (cnp.PyArray_ISBEHAVED_RO(a)
-            and (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 or cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32)
-            and 0 < cnp.PyArray_NDIM(a) <= MOST_AXES and cnp.PyArray_SIZE(a) > 0)
-
-
-cdef bint is_plain(object value) noexcept:
-    """And contiguous."""
-    return is_float(value) and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>value)
-
-
-cdef bint is_like(object value, cnp.ndarray a) noexcept:
-    """Such an array of the shape and dtype of ``a``."""
-    if not is_float(value):
-        return False
-    cdef cnp.ndarray b = value
-    return cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(b) and cnp.PyArray_SAMESHAPE(a, b)
-
-
-cdef bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two plain arrays share no memory, or are the same."""
-    cdef char* p = <char*>cnp.PyArray_DATA(a)
-    cdef char* q = <char*>cnp.PyArray_DATA(b)
-    return p == q or p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
-
-
-cdef bint are_disjoint(object a, cnp.ndarray b) noexcept:
-    """Whether an array, contiguous or not, surely shares no memory with a plain one."""
-    if type(a) is not cnp.ndarray or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>a):
-        return False
-    return apart(a, b) and cnp.PyArray_DATA(<cnp.ndarray>a) != cnp.PyArray_DATA(b)
-
-
-cdef bint is_weight(object value, cnp.ndarray x, int axis) noexcept:
-    """A plain array of the dtype of ``x``, one entry for each class."""
-    if not is_plain(value):
-        return False
-    cdef cnp.ndarray w = value
-    return (cnp.PyArray_NDIM(w) == 1 and cnp.PyArray_DIM(w, 0) == cnp.PyArray_DIM(x, axis)
-            and cnp.PyArray_TYPE(w) == cnp.PyArray_TYPE(x))
-
-
-cdef cnp.ndarray labels_of(object value, cnp.ndarray x, int axis, object ignore_index, Py_ssize_t* taking_part):
-    """Native int64 labels, one for each row of ``x``, ignored ones -1; None where they are not such or not in range."""
-    if type(value) is not cnp.ndarray:
-        return None
-    cdef cnp.ndarray labels = value
-    cdef int k, ndim = cnp.PyArray_NDIM(x) - 1
-    if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(labels)) or cnp.PyArray_NDIM(labels) != ndim:
-        return None
-    if cnp.PyTypeNum_ISUNSIGNED(cnp.PyArray_TYPE(labels)) and cnp.PyArray_ITEMSIZE(labels) == sizeof(cnp.npy_intp):
-        return None  # the largest would become negative
-    for k in range(ndim):
-        if cnp.PyArray_DIM(labels, k) != cnp.PyArray_DIM(x, k + (k >= axis)):
-            return None
-    if ignore_index is not None or cnp.PyArray_TYPE(labels) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(labels):
-        labels = cnp.PyArray_Cast(labels, cnp.NPY_INTP)
-    taking_part[0] = cnp.PyArray_SIZE(labels)
-    cdef Py_ssize_t* at = <Py_ssize_t*>cnp.PyArray_DATA(labels)
-    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index, n = cnp.PyArray_DIM(x, axis)
-    cdef size_t largest = 0
-    if ignore_index is not None:
-        for i in range(cnp.PyArray_SIZE(labels)):
-            if at[i] == ignored:
-                at[i] = -1
-                taking_part[0] -= 1
-            else:
-                largest = max(largest, <size_t>at[i])
-    else:
-        for i in range(cnp.PyArray_SIZE(labels)):
-            largest = max(largest, <size_t>at[i])  # a negative one is the largest of all
-    return labels if largest < <size_t>n else None
-
-
-cdef double sum_of_weights(cnp.ndarray labels, cnp.ndarray weight) except *:
-    """Those of the labels, ignored ones left out, as good as rounded once."""
-    cdef cnp.npy_intp i, rows = cnp.PyArray_SIZE(labels)
-    cdef cnp.ndarray taken = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
-    cdef const Py_ssize_t* at = <const Py_ssize_t*>cnp.PyArray_DATA(labels)
-    cdef double* to = <double*>cnp.PyArray_DATA(taken)
-    cdef bint single = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT32
-    cdef const void* w = cnp.PyArray_DATA(weight)
-    for i in range(rows):
-        to[i] = 0 if at[i] < 0 else (<const float*>w)[at[i]] if single else (<const double*>w)[at[i]]
-    return sum_of(taken)
-
-
-cdef object new_array(cnp.ndarray like, int axis, int times):
-    """Of the shape of ``like``, but with ``axis`` none, one or two ``times``."""
-    cdef cnp.npy_intp dims[MOST_AXES + 1]
-    cdef int i, k, ndim = 0
-    for i in range(cnp.PyArray_NDIM(like)):
-        for k in range(times if i == axis else 1):
-            dims[ndim] = cnp.PyArray_DIM(like, i)
-            ndim += 1
-    return cnp.PyArray_EMPTY(ndim, dims, cnp.PyArray_TYPE(like), 0)
-
-
-cdef bint set_layout(Layout* s, cnp.ndarray a, int axis) noexcept:
-    """How an array lies in memory along an axis; False where kernels do not read it so.
-
-    Inner axes have no gaps, outer ones may, and along one without inner ones entries are neighbours.
-    """
-    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(a), apart
-    cdef int i
-    s.outer = s.inner = 1
-    for i in range(cnp.PyArray_NDIM(a) - 1, axis, -1):
-        if cnp.PyArray_DIM(a, i) > 1 and cnp.PyArray_STRIDE(a, i) != s.inner * itemsize:
-            return False
-        s.inner *= cnp.PyArray_DIM(a, i)
-    s.n, s.n_stride = cnp.PyArray_DIM(a, axis), s.inner
-    if s.n > 1 and cnp.PyArray_STRIDE(a, axis) != s.n_stride * itemsize:
-        if s.inner == 1 or cnp.PyArray_STRIDE(a, axis) % itemsize:
-            return False
-        s.n_stride = cnp.PyArray_STRIDE(a, axis) // itemsize
-    s.outer_stride = s.n * s.inner
-    for i in range(axis - 1, -1, -1):
-        if cnp.PyArray_DIM(a, i) == 1:
-            continue
-        apart = cnp.PyArray_STRIDE(a, i)
-        if s.outer == 1:
-            if apart % itemsize:
-                return False
-            s.outer_stride = apart // itemsize
-        elif apart != s.outer * s.outer_stride * itemsize:
-            return False
-        s.outer *= cnp.PyArray_DIM(a, i)
-    return True
-
-
 cdef bint set_plain(Call* c, op_t op, cnp.ndarray a, object b, int axis, object out, object results) noexcept:
     """Make ``c`` a call on arrays of the shape of ``a``, along an axis; False where they do not lie so."""
     if not set_layout(&c.s, a, axis) or not (b is None or set_layout(&c.sb, b, axis)):
@@ -217,24 +80,6 @@ cdef int threads_for(const Call* c, object num_threads) except -1:
         return 1
     cdef Py_ssize_t allowed = doors_threads(num_threads)
     return min(shares, allowed, rows_of(c))
-
-
-cdef double sum_of(cnp.ndarray losses) noexcept:
-    cdef Py_ssize_t rows = cnp.PyArray_SIZE(losses)
-    if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
-        return kernels.exact_sum_f32(<const float*>cnp.PyArray_DATA(losses), rows)
-    return kernels.exact_sum_f64(<const double*>cnp.PyArray_DATA(losses), rows)
-
-
-def exact_sum(cnp.ndarray losses not None):
-    """The sum of a contiguous array, in float64."""
-    return sum_of(losses)
-
-
-cdef object scalar_like(double wide, cnp.ndarray losses):
-    cdef float narrow = <float>wide
-    cdef bint single = cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32
-    return cnp.PyArray_ToScalar(<void*>&narrow if single else <void*>&wide, losses)
 
 
 cdef class Options:

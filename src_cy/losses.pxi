@@ -1,0 +1,86 @@
+"""What a cross-entropy has beside the logits: labels, weights, and the sum or mean of its losses."""
+
+cdef bint is_weight(object value, cnp.ndarray x, int axis) noexcept:
+    """A plain array of the dtype of ``x``, one entry for each class."""
+    if not is_plain(value):
+        return False
+    cdef cnp.ndarray w = value
+    return (cnp.PyArray_NDIM(w) == 1 and cnp.PyArray_DIM(w, 0) == cnp.PyArray_DIM(x, axis)
+            and cnp.PyArray_TYPE(w) == cnp.PyArray_TYPE(x))
+
+
+cdef cnp.ndarray labels_of(object value, cnp.ndarray x, int axis, object ignore_index, Py_ssize_t* taking_part):
+    """Native int64 labels, one for each row of ``x``, ignored ones -1; None where they are not such or not in range."""
+    if type(value) is not cnp.ndarray:
+        return None
+    cdef cnp.ndarray labels = value
+    cdef int k, ndim = cnp.PyArray_NDIM(x) - 1
+    if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(labels)) or cnp.PyArray_NDIM(labels) != ndim:
+        return None
+    if cnp.PyTypeNum_ISUNSIGNED(cnp.PyArray_TYPE(labels)) and cnp.PyArray_ITEMSIZE(labels) == sizeof(cnp.npy_intp):
+        return None  # the largest would become negative
+    for k in range(ndim):
+        if cnp.PyArray_DIM(labels, k) != cnp.PyArray_DIM(x, k + (k >= axis)):
+            return None
+    if ignore_index is not None or cnp.PyArray_TYPE(labels) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(labels):
+        labels = cnp.PyArray_Cast(labels, cnp.NPY_INTP)
+    taking_part[0] = cnp.PyArray_SIZE(labels)
+    cdef Py_ssize_t* at = <Py_ssize_t*>cnp.PyArray_DATA(labels)
+    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index, n = cnp.PyArray_DIM(x, axis)
+    cdef size_t largest = 0
+    if ignore_index is not None:
+        for i in range(cnp.PyArray_SIZE(labels)):
+            if at[i] == ignored:
+                at[i] = -1
+                taking_part[0] -= 1
+            else:
+                largest = max(largest, <size_t>at[i])
+    else:
+        for i in range(cnp.PyArray_SIZE(labels)):
+            largest = max(largest, <size_t>at[i])  # a negative one is the largest of all
+    return labels if largest < <size_t>n else None
+
+
+cdef double sum_of_weights(cnp.ndarray labels, cnp.ndarray weight) except *:
+    """Those of the labels, ignored ones left out, as good as rounded once."""
+    cdef cnp.npy_intp i, rows = cnp.PyArray_SIZE(labels)
+    cdef cnp.ndarray taken = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
+    cdef const Py_ssize_t* at = <const Py_ssize_t*>cnp.PyArray_DATA(labels)
+    cdef double* to = <double*>cnp.PyArray_DATA(taken)
+    cdef bint single = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT32
+    cdef const void* w = cnp.PyArray_DATA(weight)
+    for i in range(rows):
+        to[i] = 0 if at[i] < 0 else (<const float*>w)[at[i]] if single else (<const double*>w)[at[i]]
+    return sum_of(taken)
+
+
+cdef double sum_of(cnp.ndarray losses) noexcept:
+    cdef Py_ssize_t rows = cnp.PyArray_SIZE(losses)
+    if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
+        return kernels.exact_sum_f32(<const float*>cnp.PyArray_DATA(losses), rows)
+    return kernels.exact_sum_f64(<const double*>cnp.PyArray_DATA(losses), rows)
+
+
+def exact_sum(cnp.ndarray losses not None):
+    """The sum of a contiguous array, in float64."""
+    return sum_of(losses)
+
+
+cdef object scalar_like(double wide, cnp.ndarray losses):
+    cdef float narrow = <float>wide
+    cdef bint single = cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32
+    return cnp.PyArray_ToScalar(<void*>&narrow if single else <void*>&wide, losses)
+
+
+cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, double scale):
+    """Say how a cross-entropy's terms are weighed; returns what smoothing needs, which is to outlive the call."""
+    cdef cnp.npy_intp n = c.s.n
+    cdef cnp.ndarray everywhere = None
+    c.target.weight = NULL if weight is None else cnp.PyArray_DATA(weight)
+    c.target.everywhere, c.target.total = NULL, 0
+    c.target.at_label, c.target.scale = 1 - smoothing, scale
+    if smoothing:
+        everywhere = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32 if c.single else cnp.NPY_FLOAT64, 0)
+        everywhere[:] = smoothing / n * (1.0 if weight is None else weight)
+        c.target.everywhere, c.target.total = cnp.PyArray_DATA(everywhere), everywhere.sum(dtype="f8")
+    return everywhere
