@@ -8,6 +8,8 @@ import numpy as np
 from fastsoftmax._arrays import is_half
 from fastsoftmax._front import blend, narrow, widen
 
+# Blocks along an inner axis have so many columns or more: fewer without gaps may be added in another order.
+LEAST_COLUMNS = 32
 # Elements a block: its floats stay within an L2 cache of 1 MB, and no line along an inner axis is short.
 BLOCK_ELEMENTS = 128 * 1024
 
@@ -21,7 +23,7 @@ class Converted:
     shape are ``fill``.
     """
 
-    block_elements = BLOCK_ELEMENTS
+    block_elements, least_columns = BLOCK_ELEMENTS, LEAST_COLUMNS
 
     def __init__(self, op, kernel, fill=None):
         self._kernel, self._fill = kernel, fill
@@ -40,8 +42,10 @@ class Converted:
         for out, result in zip(outputs, results, strict=True):
             if mask is not None and result.shape == mask.shape:
                 blend(result, mask, self._fill, result)
-            if out is not result:
+            if is_half(out.dtype):
                 narrow(result, out)
+            elif out is not result:
+                np.copyto(out, result)
 
 
 def _widened(a):
@@ -59,7 +63,7 @@ def _masked(x, mask, in_place):
 
 
 def _native_result(a, first):
-    """Kernels may write into what they read."""
-    if not is_half(a.dtype):
+    """Where the kernel writes: over what it reads, or into the result if that is contiguous as well."""
+    if not is_half(a.dtype) and a.flags.c_contiguous:
         return a
-    return first if a.shape == first.shape else np.empty(a.shape, np.float32)
+    return first if a.shape == first.shape else np.empty(a.shape, first.dtype)

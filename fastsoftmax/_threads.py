@@ -209,7 +209,8 @@ def run_in_blocks(kernel, canonical, args, threads):
     they are cut along the first, or along the last where one of ``outer`` is more than a block. Other
     arguments are shared.
     """
-    blocks = _cut(canonical, args, max(threads, math.ceil(blocks_of(kernel, canonical))))
+    blocks = max(threads, math.ceil(blocks_of(kernel, canonical)))
+    blocks = _cut(canonical, args, blocks, getattr(kernel, "least_columns", 1))
     if threads > 1:
         copy_context().run(_Call(kernel, blocks).run, threads - 1)
     else:
@@ -228,22 +229,22 @@ def _run_block(kernel, args):
         kernel(*args)
 
 
-def _cut(canonical, args, blocks):
+def _cut(canonical, args, blocks, least_columns):
     """The arguments of each block of rows."""
     outer, _, inner = canonical
     if blocks == 1:
         yield args
         return
     for first in _slices(outer, blocks):
-        for last in _slices(inner, math.ceil(blocks / outer)):
+        for last in _slices(inner, min(math.ceil(blocks / outer), max(1, inner // least_columns))):
             part = (first,) if last == slice(0, inner) else (first, ..., last)
             yield tuple(a[part] if isinstance(a, np.ndarray) and a.ndim > 1 else a for a in args)
 
 
 def _slices(length, parts):
-    """Of equal length but for the last, as many as asked for or fewer."""
-    step = math.ceil(length / min(parts, length))
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+    """Of equal length or one less, as many as asked for or fewer."""
+    parts = min(parts, length)
+    return [slice(length * k // parts, length * (k + 1) // parts) for k in range(parts)]
 
 
 class _Call:

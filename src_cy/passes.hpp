@@ -134,8 +134,13 @@ template <class R> struct Subtract {
 };
 template <class R> constexpr bool BY_LINE<Subtract<R>> = true;
 
-/* Add the terms of a tile, pairs of lines first: a rounding, for which the bounds of products have room. */
+/* Add the terms of a tile. Doubles by pairs of lines first: a rounding, for which the bounds of products have room. Of floats two
+ * may overflow together where the sum, a double, does not. */
 template <int count, int wide, class R> INLINE void add_terms(Sum<R> *sum, const vec<R> *a) {
+    if constexpr (sizeof(R) < sizeof(double)) {
+        for (int i = 0; i < count; i++) sum[i % wide].add(a[i]);
+        return;
+    }
     for (int i = 0; i < count; i += 2 * wide)
         for (int k = i; k < i + wide; k++) sum[k - i].add(k + wide < count ? a[k] + a[k + wide] : a[k]);
 }

@@ -287,10 +287,11 @@ MUTANTS = [
     *_of(
         "fastsoftmax/backends/numpy.py",
         ("if _is_one_piece(work, like, axis):  # nothing was", "if True:"),
+        ("else _parted(*total)", "else total"),
         ("total = _with(total, *_parted(leading, others))", "total = _with(total, leading)"),
         (
-            "return _parted(hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part)))",
-            "return _parted(hi, total[1] + lost)",
+            "return hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part))",
+            "return hi, total[1] + lost",
         ),
         ("y -= np.log1p(rest).astype(x.dtype)", "y -= np.log(1 + rest).astype(x.dtype)"),
         ("            np.copyto(lse, largest, where=np.isinf(largest))\n", "            pass\n"),

@@ -35,6 +35,7 @@ FORWARD = ("softmax", "log_softmax", "logsumexp")
 """Those of one array of logits."""
 ONE_A_ROW = ("logsumexp",)
 """Those with one result a row; `cross_entropy` has one a row or one in all."""
+ROWS = tuple(op for op in OPS if op != "softmax_jacobian")
 TAKE_OUT = tuple(op for op in OPS if op != "cross_entropy")
 PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {
     "log_softmax_vjp": "log_softmax",

@@ -198,3 +198,30 @@ def test_gradient_through_a_loss(backend):
     g = 2 * s
     dz = fs.softmax_vjp(s, g, backend=backend)
     checks.assert_close(dz, s * (g - (g * s).sum(axis=1, keepdims=True)), np.float64)
+
+
+@pytest.mark.parametrize("op", oracle.PRODUCTS)
+@pytest.mark.parametrize("n", [1000, 65_537, 140_000])
+def test_an_infinite_cotangent_in_a_long_row(op, n, backend, dtype):
+    """Its sum is infinite: of long rows, which are gone over in pieces, too."""
+    if checks.is_slow(backend):
+        n = min(n, 70_000)
+    y = np.full(n, 1 / n, dtype)
+    g = np.ones(n, dtype)
+    g[7] = np.inf
+    first = np.log(y) if op.startswith("log") else y
+    result = getattr(fs, op)(first, g, backend=backend)
+    assert np.isnan(result[7])
+    assert np.isneginf(np.delete(result, 7)).all()
+
+
+def test_largest_cotangents_that_cancel(backend):
+    """Two of them overflow in float32, all together do not."""
+    largest = np.finfo(np.float32).max
+    for n in (2, 5, 8, 64, 100, 1000, 70_000):
+        g = np.where(np.arange(n) % 4 < 2, 1, -1).astype(np.float32) * largest
+        g[n // 4 * 4 :] = 0
+        logy = np.full(n, -np.log(n), np.float32)
+        for shape, axis in (((n,), 0), ((n, 1), 0), ((1, n), 1)):
+            result = fs.log_softmax_vjp(logy.reshape(shape), g.reshape(shape), axis, backend=backend)
+            np.testing.assert_array_equal(result.ravel(), g)

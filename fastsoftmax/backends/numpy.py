@@ -368,7 +368,7 @@ def _with(total, s, lost=0.0):
         return s, lost
     hi = total[0] + s
     part = hi - total[0]
-    return _parted(hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part)))
+    return hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part))
 
 
 def _split(e, out):
@@ -398,7 +398,7 @@ def _sums(work, x, axis, keep=None, shift=None):
             total = _with(total, _add_up(work, e, axis))
         if keep is not None and not direct:
             np.copyto(keep[part], e, casting="same_kind")
-    return total
+    return total if _is_one_piece(work, x, axis) else _parted(*total)
 
 
 def _sums_in_range(work, x, axis, keep=None):
