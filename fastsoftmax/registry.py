@@ -79,11 +79,28 @@ class _Backend:
             except MemoryError:  # which may be there the next time
                 raise
             except Exception as error:  # whatever a broken installation raises is the reason it is unusable
+                if _is_of_a_signal_handler(error):
+                    raise
                 self.reason = f"{type(error).__name__}: {error}"
             else:
                 members = loaded if isinstance(loaded, Mapping) else vars(loaded)
                 self._ops = MappingProxyType({op: members[op] for op in OPS if op in members})
         return self._ops
+
+
+def _is_of_a_signal_handler(error):
+    """Whether the program's own handler raised it in the middle of a load, or what that was made of."""
+    import signal  # seldom needed: 1 ms
+
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    while error is not None:
+        place = error.__traceback__
+        while place is not None:
+            if place.tb_frame.f_code in handlers:
+                return True
+            place = place.tb_next
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _builtin(name, priority):

@@ -4,6 +4,7 @@ Each of these hung, crashed or lost an error once; docs/robustness.md says why n
 """
 
 import os
+import signal
 import threading
 import time
 
@@ -289,6 +290,36 @@ def test_a_backend_that_had_no_memory_to_load():
     loads = [lambda: {"softmax": len}, fail]
     with pytest.raises(MemoryError):
         backend.ops()
+    assert backend.reason is None
+    assert backend.ops() == {"softmax": len}
+
+
+@needs_signals
+def test_an_exception_of_a_handler_while_a_backend_loads():
+    """It is the program's, and no reason why the backend could not be used."""
+
+    class Interrupt(Exception):
+        pass
+
+    def handler(*_):
+        raise Interrupt
+
+    def load():
+        loads.append(1)
+        if len(loads) == 1:
+            try:
+                signal.raise_signal(signal.SIGALRM)
+            except Interrupt as error:
+                raise ImportError("what some import makes of it") from error
+        return {"softmax": len}
+
+    loads, before = [], signal.signal(signal.SIGALRM, handler)
+    backend = registry._Backend("interrupted", load, 0)
+    try:
+        with pytest.raises(ImportError, match="what some"):
+            backend.ops()
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert backend.reason is None
     assert backend.ops() == {"softmax": len}
 
