@@ -131,11 +131,8 @@ class Rows:
 
     def view(self, a):
         """``a`` as an aligned C-contiguous array in canonical form: a view where that is possible."""
-        if self.order is not None:
-            a = a.transpose(self.order)
-        if not (a.flags.c_contiguous and a.flags.aligned):
-            a = a.copy(order="C")
-        return a.reshape(self.canonical)
+        a = self.loose_view(a)
+        return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")
 
     def loose_view(self, a):
         """The same but for the contiguity: entries may be broadcast."""

@@ -34,7 +34,7 @@ cdef bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef bint are_disjoint(object a, cnp.ndarray b) noexcept:
-    """Whether an array, contiguous or not, surely shares no memory with a plain one."""
+    """Whether an array surely shares no memory with a plain one: of one that is not contiguous it is not known."""
     if type(a) is not cnp.ndarray or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>a):
         return False
     return apart(a, b) and cnp.PyArray_DATA(<cnp.ndarray>a) != cnp.PyArray_DATA(b)

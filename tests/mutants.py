@@ -181,8 +181,8 @@ MUTANTS = [
         ),
         ("self.order = (*kept, *axes)", "self.order = (*axes, *kept)"),
         ("1 if i in self.axes else s for", "1 if i == self.axes[0] else s for"),
-        ("if not (a.flags.c_contiguous and a.flags.aligned):", "if not a.flags.c_contiguous:"),
-        ('a = a.copy(order="C")', "a = a.copy(order='A')"),
+        ("a if a.flags.c_contiguous and a.flags.aligned else", "a if a.flags.c_contiguous else"),
+        ('a.copy(order="C")', "a.copy(order='A')"),
         ("moved.transpose(np.argsort(self.order))", "moved.transpose(self.order)"),
         (
             "np.empty(shape, dtype) if out is None else np.asarray(out)",
