@@ -6,15 +6,18 @@ The tests' inputs serve here too (`tests.inputs`), so that what is timed has bee
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.side_paths import PATHS, SidePath
 from fastsoftmax.registry import OPS
 from tests import inputs
 
 SHAPES = ((1, 10), (32, 10), (1000, 5), (100_000, 10), (1000, 100), (1000, 1000), (64, 50257))
 JACOBIAN_SHAPES = ((1, 10), (1000, 5), (1000, 64), (100, 1000))
 DTYPES = ("float64", "float32")
+HALVES = ("float16", "bfloat16")
 
 # Arrays read and written, in units of the first argument: what a kernel must move at least.
 STREAMS = {"logsumexp": 1, "cross_entropy": 1, "softmax_vjp": 3, "log_softmax_vjp": 3, "log_softmax_jvp": 3}
@@ -22,7 +25,7 @@ STREAMS = {"logsumexp": 1, "cross_entropy": 1, "softmax_vjp": 3, "log_softmax_vj
 
 @dataclass(frozen=True)
 class Case:
-    """One cell: an op on one shape and dtype.
+    """One cell: an op on one shape and dtype, and its side path by name if the call is not a plain one.
 
     Without ``out`` the result is allocated within the measured time, as users pay for it.
     """
@@ -30,16 +33,22 @@ class Case:
     op: str
     shape: tuple
     dtype: str
-    axis: int = -1
+    axis: int | tuple = -1
     out: bool = False
     layout: str = "batched"
+    path: str = ""
 
     def __str__(self):
         options = [f"axis={self.axis}"] if self.axis != -1 else []
         options += ["out="] if self.out else []
         options += [self.layout] if self.layout != "batched" else []
+        options += [self.path] if self.path else []
         shape = "x".join(map(str, self.shape))
         return " ".join((self.op, shape, self.dtype.replace("float", "f"), *options))
+
+    @property
+    def side_path(self):
+        return PATHS[self.path] if self.path else SidePath()
 
     @property
     def size(self):
@@ -54,11 +63,15 @@ class Case:
             return self.size * self.shape[-1] * rows * itemsize
         return STREAMS.get(self.op, 2) * self.size * itemsize
 
+    def plain(self):
+        """The call beside which a side path is seen: along rows, and of float32 for halves."""
+        dtype = "float32" if self.dtype in HALVES else self.dtype
+        rows = self.shape if isinstance(self.axis, int) else (self.shape[0], prod(self.shape[1:]))
+        return replace(self, shape=rows, dtype=dtype, axis=-1, path="")
+
     def small(self):
         """The same with few rows of few entries, for a smoke run."""
-        return replace(
-            self, shape=tuple(min(s, limit) for s, limit in zip(self.shape, (20, 40), strict=True))
-        )
+        return replace(self, shape=tuple(min(s, 40 if i else 20) for i, s in enumerate(self.shape)))
 
 
 ROW_OPS = tuple(op for op in OPS if op != "softmax_jacobian")
@@ -71,9 +84,22 @@ CASES = (
 )
 
 
+class Call(NamedTuple):
+    """A case's arguments, what is said beside them, and what only this library is told."""
+
+    args: tuple
+    said: dict[str, Any]
+    ours: dict[str, Any]
+
+
 @lru_cache(1)
-def arguments(case):
-    """The op's array arguments."""
+def call(case):
+    """What candidates are called with."""
+    plain, path = _plain_arguments(case), case.side_path
+    return Call(path.arrays(*plain), path.said(*plain), path.ours)
+
+
+def _plain_arguments(case):
     x = _logits(case)
     if case.op in ("softmax", "log_softmax", "logsumexp"):
         return (x,)
@@ -87,10 +113,10 @@ def arguments(case):
 
 
 def _logits(case):
-    m, n = case.shape
-    if n == 5:
-        return inputs.sources(m).astype(case.dtype)
-    return inputs.width(n, case.dtype, rows=m)
+    *m, n = case.shape
+    m = prod(m)
+    x = inputs.sources(m) if n == 5 else inputs.width(n, np.float64, rows=m)
+    return x.reshape(case.shape).astype(case.dtype)
 
 
 def _cell(case):
@@ -100,12 +126,21 @@ def _cell(case):
 @lru_cache(1)
 def answer(case):
     """The result in float64, a tuple of arrays; from the same rounded inputs."""
-    result = _answer(case, *(a.astype(np.float64) if a.dtype.kind == "f" else a for a in arguments(case)))
+    (first, *others), said, _ = call(case)
+    first, *others = (_as_float64(np.asarray(a)) for a in (first, *others))
+    said = {name: _as_float64(v) if isinstance(v, np.ndarray) else v for name, v in said.items()}
+    if "where" in said:
+        first = np.where(said.pop("where"), first, -np.inf)
+    result = _answer(case, first, *others, **said)
     return result if isinstance(result, tuple) else (result,)
 
 
-def _answer(case, *args):
-    return _FORMULAS[case.op](case, *args)
+def _as_float64(a):
+    return a if a.dtype.kind in "iub" else a.astype(np.float64)
+
+
+def _answer(case, *args, **said):
+    return _FORMULAS[case.op](case, *args, **said)
 
 
 def _softmax(case, x):
@@ -145,20 +180,29 @@ def _softmax_jacobian(case, y):
     return dense
 
 
-def _cross_entropy(case, x, labels):
-    return -_log_softmax(case, x)[np.arange(len(x)), labels].mean()
+def _cross_entropy(case, x, labels, **said):
+    return _cross_entropy_with_grad(case, x, labels, **said)[0]
 
 
-def _cross_entropy_with_grad(case, x, labels):
-    dx = _softmax(case, x)
-    dx[np.arange(len(x)), labels] -= 1
-    return _cross_entropy(case, x, labels), dx / len(x)
+def _cross_entropy_with_grad(
+    case, x, labels, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"
+):
+    """Of a target that is a distribution over the classes, whatever it comes from."""
+    m, n = case.shape
+    weight = np.ones(n) if weight is None else weight
+    target = np.full((m, n), label_smoothing / n)
+    target[np.arange(m), labels] += 1 - label_smoothing
+    target *= weight * (labels != ignore_index)[:, None]
+    losses = -(target * _log_softmax(case, x)).sum(-1)
+    dx = _softmax(case, x) * target.sum(-1, keepdims=True) - target
+    total = weight[labels[labels != ignore_index]].sum() if reduction == "mean" else 1
+    return losses if reduction == "none" else losses.sum() / total, dx / total
 
 
 _FORMULAS = {op: globals()[f"_{op}"] for op in OPS}
 
 # The peers' textbook formulas lose 900 ULP; a wrong row is off by far more.
-TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
+TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
 
 # Errors count relative to the largest entry of their row, with this share of the whole answer's added:

@@ -57,10 +57,11 @@ def _cells(config):
 
 
 def _cases(config):
+    every = *cases.CASES, *(goal.case for goal in goals_table.SIDE_GOALS)
     if not _timing(config):
-        return dict.fromkeys(case.small() for case in cases.CASES)
+        return dict.fromkeys(case.small() for case in every)
     if not config.getoption("quick"):
-        return cases.CASES
+        return dict.fromkeys(every)
     return [goal.case for goal in goals_table.GOALS if goal.case.bytes <= QUICK_BYTES]
 
 

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.goals_table import GOALS
+from bench.goals_table import GOALS, SIDE_GOALS
+from bench.peers import DEFAULT
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".cache" / "gate"
@@ -37,6 +38,7 @@ SMALLEST = 0.03
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 LEFT_OUT = ("python",)  # nobody waits for the naive loops to be fast
+CELLS = (*GOALS, *SIDE_GOALS)
 WORKERS = ("checkout", "base", "base again")
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -109,17 +111,18 @@ def _install(site, archive):
 
 
 def _cells(sites, match):
-    """(case number, backend) for what both builds can run."""
+    """(cell number, candidate): main cells on each backend of both builds, side paths on the fastest."""
     with Worker(sites[0]) as checkout, Worker(sites[1]) as base:
         backends = checkout.ask("backends"), base.ask("backends")
     both = [name for name in backends[0] if name in backends[1] and name not in LEFT_OUT]
     cells = [(i, backend) for i in range(len(GOALS)) for backend in both]
+    cells += [(i, DEFAULT) for i in range(len(GOALS), len(CELLS))]
     return [cell for cell in cells if match in _name(cell)]
 
 
 def _name(cell):
     i, backend = cell
-    return f"{GOALS[i].case} {backend}"
+    return f"{CELLS[i].case} {backend}"
 
 
 def _noise(ratios):
@@ -218,15 +221,15 @@ def _work():
     from bench import cases, peers
 
     fs.set_num_threads(1)
-    by_name = {candidate.name: candidate for candidate in peers.backends()}
+    by_name = {candidate.name: candidate for candidate in (peers.default(), *peers.backends())}
     run = None
     for line in sys.stdin:
         kind, *values = json.loads(line)
         if kind == "backends":
-            answer = list(by_name)
+            answer = [name for name in by_name if name != DEFAULT]
         elif kind == "prepare":
-            case, candidate = GOALS[values[0]].case, by_name[values[1]]
-            run = candidate.prepare(case, cases.arguments(case))
+            case, candidate = CELLS[values[0]].case, by_name[values[1]]
+            run = candidate.prepare(case, cases.call(case))
             result = candidate.result(run())
             if values[2]:
                 cases.check(case, candidate.name, result)

@@ -5,7 +5,8 @@ function that it returns does what a user of that library would call.
 """
 
 import importlib
-from dataclasses import dataclass, replace
+from contextvars import copy_context
+from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -29,18 +30,26 @@ class Candidate:
     to_numpy: object = np.asarray
     set_threads: object = lambda n: None
     plain: bool = False  # called without the arguments that are as by default
+    dtypes: tuple = ("float64", "float32", "float16", "bfloat16")
 
     def has(self, case):
-        return _key(case) in self.ops and case.size <= MOST_ELEMENTS.get(self.name, case.size)
+        return (
+            _key(case) in self.ops
+            and case.dtype in self.dtypes
+            and case.size <= MOST_ELEMENTS.get(self.name, case.size)
+        )
 
-    def prepare(self, case, args):
-        """A function without arguments that computes the case."""
-        arrays = [self.array(a) for a in args]
+    def prepare(self, case, call):
+        """A function without arguments that computes the case; what is no array is converted within it."""
         out = self.array(np.empty(case.shape, case.dtype)) if case.out else None
         given = {"axis": case.axis, "out": out}
         if self.plain:
             given = {k: v for k, v in given.items() if v is not None and (k, v) != ("axis", -1)}
-        return partial(self.ops[_key(case)], *arrays, **given)
+        given |= {k: self.array(v) if isinstance(v, np.ndarray) else v for k, v in call.said.items()}
+        function = self.ops[_key(case)]
+        if not all(isinstance(a, np.ndarray) for a in call.args):
+            return lambda: function(*map(self.array, call.args), **given)
+        return partial(function, *map(self.array, call.args), **given)
 
     def result(self, value):
         if isinstance(value, tuple):
@@ -49,34 +58,53 @@ class Candidate:
 
 
 def _key(case):
-    return case.op if case.layout == "batched" else f"{case.op} {case.layout}"
+    words = [case.op] if case.layout == "batched" else [case.op, case.layout]
+    return " ".join(words + ["where="] * (case.path == "where="))
 
 
 def backends():
     """This library's usable backends, fastest first."""
-    return [_ours(name, name) for name in fs.available_backends()]
+    return [_ours(name) for name in fs.available_backends()]
+
+
+class Default(Candidate):
+    """This library as users call it: no backend named, and nothing said that is so by default."""
+
+    def prepare(self, case, call):
+        run = super().prepare(case, call._replace(said=call.said | call.ours))
+        if case.path != "use_backend":
+            return run
+        within = copy_context()  # as the block of ``with use_backend("cython"):`` is
+        within.run(fs.registry._context.set, "cython")
+        return partial(within.run, run)
 
 
 def default():
-    """This library as users call it: no backend named, and nothing said that is so by default."""
-    return replace(_ours(DEFAULT, None), plain=True)
+    """The candidate that names no backend."""
+    return Default(DEFAULT, "backend", _functions(), _as_it_is, set_threads=fs.set_num_threads, plain=True)
 
 
-def _ours(name, backend):
+def _ours(name):
+    ops = {key: _without_out(partial(function, backend=name)) for key, function in _functions().items()}
+    return Candidate(name, "backend", ops, _as_it_is, set_threads=fs.set_num_threads)
+
+
+def _functions():
     functions = {op: getattr(fs, op) for op in fs.registry.OPS}
+    functions["softmax where="] = fs.softmax
     functions["softmax_jacobian dense"] = partial(fs.softmax_jacobian, layout="dense")
-    if backend is None:
-        ops = functions
-    else:
-        ops = {key: _without_out(partial(function, backend=backend)) for key, function in functions.items()}
-    return Candidate(name, "backend", ops, set_threads=fs.set_num_threads)
+    return functions
+
+
+def _as_it_is(a):
+    return a
 
 
 def _without_out(function):
     """Not all ops take ``out``; those that do are given it where there is one."""
 
-    def run(*args, axis, out):
-        return function(*args, axis) if out is None else function(*args, axis, out=out)
+    def run(*args, axis, out, **said):
+        return function(*args, axis, **said) if out is None else function(*args, axis, out=out, **said)
 
     return run
 
@@ -105,15 +133,22 @@ def floors():
         **{op: _into_warm(lambda x, *_, out: np.copyto(out, x)) for op in copies},
         **{op: _into_warm(lambda y, g, out: np.add(y, g, out=out)) for op in products},
         "softmax_jacobian": lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype),
+        "softmax_jacobian dense": lambda y, **_: _touched(np.zeros((*y.shape, *y.shape), y.dtype)),
     }
     return [Candidate("floor", "floor", ops)]
+
+
+def _touched(fresh, page=4096):
+    """One entry of each page of memory written."""
+    fresh.reshape(-1)[:: page // fresh.itemsize] = 0.5
+    return fresh
 
 
 def _into_warm(function):
     """A floor writes into an array whose pages exist, also where the op allocates."""
     buffers = {}
 
-    def run(*args, axis, out):
+    def run(*args, axis, out, **_):
         x = args[0]
         if (x.shape, x.dtype) not in buffers:
             buffers.clear()
@@ -129,6 +164,9 @@ def _numpy():
     def softmax(x, axis, out):
         e = np.exp(x - x.max(axis, keepdims=True))
         return np.divide(e, e.sum(axis, keepdims=True), out=out)
+
+    def softmax_where(x, axis, out, where):
+        return softmax(np.where(where, x, -np.inf), axis, out)
 
     def log_softmax(x, axis, out):
         d = x - x.max(axis, keepdims=True)
@@ -159,20 +197,39 @@ def _numpy():
             jacobian[p, :, p, :] = np.diag(row) - np.outer(row, row)
         return jacobian
 
-    def cross_entropy(x, labels, axis, out):
+    def cross_entropy(x, labels, axis, out, **said):
+        factor, at_label, everywhere = factors(x, labels, **said)
         logy = log_softmax(x, axis, None)
-        return -logy[np.arange(len(x)), labels].mean()
+        loss = -(at_label * logy[np.arange(len(x)), labels])
+        if everywhere is not None:
+            loss -= logy @ everywhere
+        return loss * factor if said.get("reduction") == "none" else (loss * factor).sum()
 
-    def cross_entropy_with_grad(x, labels, axis, out):
+    def cross_entropy_with_grad(x, labels, axis, out, **said):
         rows = np.arange(len(x))
+        factor, at_label, everywhere = factors(x, labels, **said)
         d = x - x.max(axis, keepdims=True)
         e = np.exp(d)
         total = e.sum(axis, keepdims=True)
-        loss = (np.log(total[:, 0]) - d[rows, labels]).mean()
-        e /= total
-        e[rows, labels] -= 1
-        e /= len(x)
-        return loss, e
+        of_all = 0 if everywhere is None else everywhere.sum()
+        loss = (at_label + of_all) * np.log(total[:, 0]) - at_label * d[rows, labels]
+        e *= (at_label + of_all)[:, None] / total if np.ndim(at_label) else (at_label + of_all) / total
+        e[rows, labels] -= at_label
+        if everywhere is not None:
+            loss -= d @ everywhere
+            e -= everywhere
+        e *= factor
+        return loss * factor if said.get("reduction") == "none" else (loss * factor).sum(), e
+
+    def factors(x, labels, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"):
+        """Of all losses, of each row's at its label, and at each class; no path both ignores and smooths."""
+        one = x.dtype.type(1)
+        at_label = one if weight is None else weight[labels]
+        if ignore_index is not None:
+            at_label = at_label * (labels != ignore_index).astype(x.dtype)
+        total = (np.sum(at_label) if np.ndim(at_label) else len(x)) if reduction == "mean" else 1
+        everywhere = np.full(x.shape[1], label_smoothing / x.shape[1], x.dtype) if label_smoothing else None
+        return one / x.dtype.type(total), at_label * (one - x.dtype.type(label_smoothing)), everywhere
 
     return Candidate("numpy textbook", "peer", _table(locals()))
 
@@ -183,13 +240,16 @@ def _scipy():
     def softmax(x, axis, out):
         return special.softmax(x, axis)
 
+    def softmax_where(x, axis, out, where):
+        return special.softmax(np.where(where, x, -np.inf), axis)
+
     def log_softmax(x, axis, out):
         return special.log_softmax(x, axis)
 
     def logsumexp(x, axis, out):
         return special.logsumexp(x, axis)
 
-    return Candidate("scipy", "peer", _table(locals()))
+    return Candidate("scipy", "peer", _table(locals()), dtypes=("float64", "float32", "float16"))
 
 
 def _torch():
@@ -197,7 +257,12 @@ def _torch():
     from torch.nn.functional import cross_entropy as loss_of
 
     def softmax(x, axis, out):
+        if isinstance(axis, tuple):
+            return torch.softmax(x.flatten(axis[0], axis[-1]), axis[0]).view(x.shape)
         return torch.softmax(x, axis, out=out)
+
+    def softmax_where(x, axis, out, where):
+        return torch.softmax(torch.where(where, x, -torch.inf), axis)
 
     def log_softmax(x, axis, out):
         return torch.log_softmax(x, axis, out=out)
@@ -220,17 +285,27 @@ def _torch():
     def softmax_jacobian(y, axis, out):
         return torch.diag_embed(y) - y[:, :, None] * y[:, None, :]
 
-    def cross_entropy(x, labels, axis, out):
-        return loss_of(x, labels)
+    def cross_entropy(x, labels, axis, out, **said):
+        return loss_of(x, labels, **said)
 
-    def cross_entropy_with_grad(x, labels, axis, out):
+    def cross_entropy_with_grad(x, labels, axis, out, **said):
         x = x.detach().requires_grad_()
-        loss = loss_of(x, labels)
-        (dx,) = torch.autograd.grad(loss, x)
+        loss = loss_of(x, labels, **said)
+        (dx,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
         return loss.detach(), dx
 
+    def array(a):
+        if not isinstance(a, np.ndarray):
+            return torch.tensor(a, dtype=torch.float64)
+        if a.dtype.name == "bfloat16":
+            return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(a if a.dtype != np.int32 else a.astype(np.int64))
+
+    def to_numpy(t):
+        return t.float().numpy() if t.dtype == torch.bfloat16 else t.numpy()
+
     ops = _table(locals())
-    return Candidate("torch", "peer", ops, torch.from_numpy, np.asarray, torch.set_num_threads)
+    return Candidate("torch", "peer", ops, array, to_numpy, torch.set_num_threads)
 
 
 def _jax():
@@ -241,6 +316,9 @@ def _jax():
 
     def softmax(x, axis):
         return jax.nn.softmax(x, axis)
+
+    def softmax_where(x, axis, where):
+        return jax.nn.softmax(x, axis, where=where)
 
     def log_softmax(x, axis):
         return jax.nn.log_softmax(x, axis)
@@ -260,18 +338,39 @@ def _jax():
     def softmax_jacobian(y, axis):
         return y[:, :, None] * (jnp.eye(y.shape[-1], dtype=y.dtype) - y[:, None, :])
 
-    def cross_entropy(x, labels, axis):
+    def losses(x, labels, axis, weight=None, ignore_index=None, label_smoothing=0.0):
+        """And what a mean divides by."""
         logy = jax.nn.log_softmax(x, axis)
-        return -jnp.take_along_axis(logy, labels[:, None], axis).mean()
+        at_label = jnp.take_along_axis(logy, labels[:, None], axis)[:, 0]
+        loss = -(1 - label_smoothing) * at_label
+        if label_smoothing:
+            loss -= label_smoothing * logy.mean(axis)
+        factor = jnp.ones_like(loss) if weight is None else weight[labels]
+        if ignore_index is not None:
+            factor *= labels != ignore_index
+        return loss * factor, factor.sum()
 
-    def cross_entropy_with_grad(x, labels, axis):
-        return jax.value_and_grad(cross_entropy)(x, labels, axis)
+    def cross_entropy(x, labels, axis, reduction="mean", **said):
+        loss, total = losses(x, labels, axis, **said)
+        return loss if reduction == "none" else loss.sum() / (total if reduction == "mean" else 1)
 
-    def waiting(function):
-        compiled = jax.jit(function, static_argnames="axis")
-        return lambda *args, axis, out: jax.block_until_ready(compiled(*args, axis=axis))
+    def cross_entropy_with_grad(x, labels, axis, reduction="mean", **said):
+        def summed(x):
+            loss = cross_entropy(x, labels, axis, reduction, **said)
+            return loss.sum(), loss
 
-    ops = {op: waiting(function) for op, function in _table(locals()).items()}
+        (_, loss), dx = jax.value_and_grad(summed, has_aux=True)(x)
+        return loss, dx
+
+    def waiting(function, static):
+        compiled = jax.jit(function, static_argnames=static)
+        return lambda *args, axis, out, **said: jax.block_until_ready(compiled(*args, axis=axis, **said))
+
+    options = ("axis", "reduction", "ignore_index", "label_smoothing")
+    ops = {
+        op: waiting(function, options if op.startswith("cross_entropy") else "axis")
+        for op, function in _table(locals()).items()
+    }
     return Candidate("jax", "peer", ops, jnp.asarray)
 
 
@@ -310,7 +409,8 @@ def _numexpr():
         total = evaluate("exp(logy) * t", logy=logy, t=t).sum(axis, keepdims=True)
         return evaluate("t - total", out, t=t, total=total)
 
-    return Candidate("numexpr", "peer", _table(locals()), set_threads=ne.set_num_threads)
+    ops = _table(locals())
+    return Candidate("numexpr", "peer", ops, set_threads=ne.set_num_threads, dtypes=("float64", "float32"))
 
 
 def _autograd():
@@ -329,8 +429,9 @@ def _autograd():
 
 def _table(functions):
     """A peer's local functions by key of the case."""
-    ops = (*fs.registry.OPS, "softmax_jacobian_dense")
-    return {op.replace("_dense", " dense"): functions[op] for op in ops if op in functions}
+    keys = {op: op for op in fs.registry.OPS}
+    keys |= {"softmax_where": "softmax where=", "softmax_jacobian_dense": "softmax_jacobian dense"}
+    return {key: functions[name] for name, key in keys.items() if name in functions}
 
 
 PEERS = {

@@ -1,12 +1,15 @@
 """The report's charts. Narrow, with the labels inside, so that a phone shows them legibly."""
 
+from itertools import groupby
+from math import log2
 from pathlib import Path
+from statistics import median
 
 import matplotlib as mpl
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.goals_table import GOALS
 from bench.results_files import PEERS
@@ -37,10 +40,11 @@ STYLE = {
 }
 
 
-def save_all(folder, run, runs, sweep):
+def save_all(folder, run, runs, sweep, goals):
     """Write each chart that there is data for, as SVG and PNG; ``{name: caption}`` of those."""
     charts = {
         "speedup": ("Times as fast as each peer, by shape", lambda: speedup(run)),
+        "side_paths": ("Side paths, beside the plain call and the best peer", lambda: side_paths(goals)),
         "floor": ("Memory traffic, beside what memory allows", lambda: floor(run)),
         "crossovers": ("Time per element over the row length", lambda: crossovers(sweep) if sweep else None),
         "history": ("Saved runs of this CPU", lambda: history(runs, run)),
@@ -74,6 +78,27 @@ def speedup(run):
     return figure
 
 
+def side_paths(goals):
+    """For each side path its time and the best peer's, in units of the plain call."""
+    measured = goals["runs"][0].get("side_goals", ()) if goals else ()
+    cells = [row for row in measured if row.get("plain")]
+    if not cells:
+        return None
+    figure, axes = _rows([row["case"] for row in cells])
+    for i, row in enumerate(cells):
+        ours, peer = row["seconds"] / row["plain"], row["seconds"] * row["ratio"] / row["plain"]
+        axes.plot([ours, peer], [i, i], color="#c9ced4", lw=1.5, zorder=2)
+        label = "this library", "best peer"
+        for value, color, name in zip((ours, peer), (COLORS["fastsoftmax"], "#222222"), label, strict=True):
+            axes.scatter([value], [i], s=34, color=color, label=name if i == 0 else None, zorder=3)
+    axes.axvline(1, color="#222222", lw=1)
+    axes.set_xscale("log")
+    _times_axis(axes.xaxis)
+    axes.set_xlabel("time, in units of this library's plain call, one thread")
+    _legend(figure, axes)
+    return figure
+
+
 def floor(run):
     """A bar for this library's GB/s, a mark for the copy, addition or fill of the same memory."""
     cells = [goal.case for goal in GOALS if run.ours(goal.case) and goal.case.size >= 64_000]
@@ -95,19 +120,32 @@ def floor(run):
 
 def crossovers(sweep):
     """Nanoseconds an element for each backend and peer, a panel for each dtype."""
-    figure, panels = plt.subplots(2, 1, figsize=(WIDTH, 6.4), layout="constrained", sharex=True)
+    figure, panels = plt.subplots(2, 1, figsize=(WIDTH, 6.8), layout="constrained", sharex=True)
     for axes, (dtype, curves) in zip(panels, sweep["curves"].items(), strict=True):
         for name, points in curves.items():
             ours = name in sweep["ours"]
-            style = {"lw": 2 if ours else 1, "ls": "-" if ours else "--", "color": COLORS.get(name)}
-            axes.plot(*zip(*points, strict=True), label=name, **style)
+            lengths, least, middle, most = zip(*_in_steps(points), strict=True)
+            style = {"lw": 1.8 if ours else 1, "ls": "-" if ours else "--", "color": COLORS.get(name)}
+            axes.plot(lengths, middle, label=name, **style)
+            if ours:
+                axes.fill_between(lengths, least, most, color=COLORS.get(name), alpha=0.2, lw=0)
         axes.set(xscale="log", yscale="log", title=f"softmax, {dtype}", ylabel="ns an element")
         axes.grid(color="#e3e6ea", lw=0.6)
-        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     panels[1].set_xlabel("n, entries a row")
+    panels[1].set_xticks([4**k for k in range(9)], [*(f"{4**k}" for k in range(5)), "1 Ki", "4 Ki", "16 Ki", "64 Ki"])
+    panels[1].xaxis.set_minor_formatter(NullFormatter())
     _legend(figure, panels[0])
     return figure
+
+
+def _in_steps(points):
+    """Lengths in steps of an eighth of a doubling, with the least, median and largest time of each."""
+    for _, step in groupby(points, lambda point: round(8 * log2(point[0]))):
+        lengths, times = zip(*step, strict=True)
+        yield median(lengths), min(times), median(times), max(times)
 
 
 def history(runs, run):

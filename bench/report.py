@@ -29,7 +29,7 @@ def main():
 
     from bench import plots  # needs matplotlib, which the tests do without
 
-    charts = plots.save_all(arguments.to, run, runs or [run], results_files.sweep())
+    charts = plots.save_all(arguments.to, run, runs or [run], results_files.sweep(), results_files.goals())
     (arguments.to / "index.html").write_text(page(run, charts, results_files.goals()))
     if not arguments.run:
         README.write_text(BLOCK.sub(lambda _: readme_block(run), README.read_text()))
@@ -173,7 +173,7 @@ def _goals_tables(goals):
     if goals is None:
         return "<p>Not measured yet: <code>make bench-goals</code>.</p>"
     parts = []
-    for measured in goals["runs"]:
+    for measured, cells in ((run, cells) for run in goals["runs"] for cells in ("goals", "side_goals")):
         body = [
             [
                 row["case"],
@@ -184,7 +184,7 @@ def _goals_tables(goals):
                 f"&le; {row['wanted_floor']}" if row["wanted_floor"] else "-",
                 '<span class="ahead">pass</span>' if row["passed"] else '<span class="behind">FAIL</span>',
             ]
-            for row in measured["goals"]
+            for row in measured.get(cells, ())
             if "error" not in row
         ]
         head = ["cell", "best peer", "times as fast", "goal", "x floor", "goal", ""]

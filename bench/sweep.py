@@ -60,8 +60,8 @@ def _curves(dtype, lengths, candidates, progress):
 
 
 def _best_times(case, candidates, verify):
-    args = cases.arguments(case)
-    runs = {candidate.name: candidate.prepare(case, args) for candidate in candidates}
+    call = cases.call(case)
+    runs = {candidate.name: candidate.prepare(case, call) for candidate in candidates}
     for candidate in candidates if verify else ():
         cases.check(case, candidate.name, candidate.result(runs[candidate.name]()))
     return {name: min(samples) for name, samples in interleave(runs, seconds=0, rounds=ROUNDS).items()}

@@ -15,7 +15,7 @@ SLOW, ROUNDS_IF_SLOW = 0.5, 1
 def test_speed(benchmark, set_threads, cell):
     case, candidate, threads = cell
     set_threads(candidate, threads)
-    run = candidate.prepare(case, cases.arguments(case))
+    run = candidate.prepare(case, cases.call(case))
     with warnings.catch_warnings(action="ignore"):  # a peer's own
         start = perf_counter()
         result = run()
@@ -43,6 +43,6 @@ def test_peer_is_installed(name):
 
 @pytest.mark.parametrize("case", cases.CASES[:1], ids=str)
 def test_a_wrong_answer_is_not_timed(case):
-    (x,) = cases.arguments(case)
+    (x,) = cases.call(case).args
     with pytest.raises(cases.WrongAnswer, match="FAIL"):
         cases.check(case, "a plain copy", x)
