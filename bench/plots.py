@@ -135,7 +135,9 @@ def crossovers(sweep):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     panels[1].set_xlabel("n, entries a row")
-    panels[1].set_xticks([4**k for k in range(9)], [*(f"{4**k}" for k in range(5)), "1 Ki", "4 Ki", "16 Ki", "64 Ki"])
+    panels[1].set_xticks(
+        [4**k for k in range(9)], [*(f"{4**k}" for k in range(5)), "1 Ki", "4 Ki", "16 Ki", "64 Ki"]
+    )
     panels[1].xaxis.set_minor_formatter(NullFormatter())
     _legend(figure, panels[0])
     return figure

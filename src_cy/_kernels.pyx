@@ -3,13 +3,53 @@
 What a block is computed by stands in a table of the CPU level in use (call.h), chosen when the package is imported.
 """
 
+cimport cython
 cimport numpy as cnp
+from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint16_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+import numpy as np
 
 cdef extern from "Python.h":
+    long PyLong_AsLongAndOverflow(object, int*) noexcept
     int PyErr_CheckSignals() noexcept
 
 cnp.import_array()
+
+cdef extern from "stored.h" nogil:
+    ctypedef enum type_t "enum type":
+        FLOAT64
+        FLOAT32
+        FLOAT16
+        BFLOAT16
+        BOOL
+        INT8
+        INT16
+        INT32
+        INT64
+        UINT8
+        UINT16
+        UINT32
+        UINT64
+    const int MOST_AXES
+    bint is_short(Py_ssize_t n, Py_ssize_t itemsize)
+
+    ctypedef struct Axes:
+        Py_ssize_t ndim, count
+
+    ctypedef struct Layout:
+        Py_ssize_t outer, n, inner, outer_stride, n_stride
+
+    ctypedef struct Stored:
+        char* at
+        type_t type
+        bint is_ready
+        Axes outer, n, inner, row
+
+    void add_axis(Axes*, Py_ssize_t length, Py_ssize_t stride)
+    void set_layout(Stored*, Layout*, type_t, bint is_written)
 
 cdef extern from "call.h" nogil:
     ctypedef enum op_t "enum op":
@@ -21,19 +61,21 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JVP
         SOFTMAX_JACOBIAN
         CROSS_ENTROPY
-    ctypedef enum half_t "enum half":
-        FLOAT16
-        BFLOAT16
     const int TILE
-    bint is_short(Py_ssize_t n, Py_ssize_t itemsize)
 
     ctypedef struct Target:
         const void* weight
         const void* everywhere
         double at_label, total, scale
 
-    ctypedef struct Layout:
-        Py_ssize_t outer, n, inner, outer_stride, n_stride
+    ctypedef struct Conversion:
+        Stored a, b, out, mask
+        double fill
+        uint16_t* halves
+        bint along_inner
+        char* room
+        Py_ssize_t room_bytes
+        int* taken
 
     ctypedef struct Call:
         op_t op
@@ -47,14 +89,17 @@ cdef extern from "call.h" nogil:
         Target target
         const int* given_up
         bint single
+        const Conversion* conversion
+        Py_ssize_t first, ahead
 
     ctypedef struct Kernels:
         Py_ssize_t vector_bytes
         void (*run)(const Call*) noexcept nogil
         double (*exact_sum_f32)(const float*, Py_ssize_t n) noexcept nogil
         double (*exact_sum_f64)(const double*, Py_ssize_t n) noexcept nogil
-        void (*widen)(const uint16_t*, float*, Py_ssize_t n, half_t) noexcept nogil
-        void (*narrow)(const float*, uint16_t*, Py_ssize_t n, half_t) noexcept nogil
+        Py_ssize_t (*room_bytes)(const Call*) noexcept nogil
+        void (*widen)(const uint16_t*, float*, Py_ssize_t n, type_t) noexcept nogil
+        void (*narrow)(const float*, uint16_t*, Py_ssize_t n, type_t) noexcept nogil
         void (*blend_f32)(const float*, const uint8_t* mask, float*, Py_ssize_t n, double fill) noexcept nogil
         void (*blend_f64)(const double*, const uint8_t* mask, double*, Py_ssize_t n, double fill) noexcept nogil
 
@@ -102,13 +147,6 @@ def use_level(str name not None):
     return found != NULL
 
 
-cdef Layout layout_of(cnp.ndarray a) noexcept:
-    cdef Layout s
-    s.outer, s.n, s.inner = a.shape[0], a.shape[1], a.shape[2]
-    s.outer_stride, s.n_stride = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
-    return s
-
-
 cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Rows of a call from start to stop: along outer, or along inner where outer is 1."""
     cdef Call c = (<const Call*>call)[0]
@@ -118,11 +156,14 @@ cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept
     else:
         c.s.inner = stop - start
         c.s.outer_stride = c.sb.outer_stride = c.so.outer_stride = c.results_stride = c.labels_stride = 1
-    c.a = <char*>c.a + start * c.s.outer_stride * itemsize
-    if c.b:
-        c.b = <char*>c.b + start * c.sb.outer_stride * itemsize
-    if c.out:
-        c.out = <char*>c.out + start * c.so.outer_stride * itemsize
+    if c.conversion:
+        c.first += start
+    else:
+        c.a = <char*>c.a + start * c.s.outer_stride * itemsize
+        if c.b:
+            c.b = <char*>c.b + start * c.sb.outer_stride * itemsize
+        if c.out:
+            c.out = <char*>c.out + start * c.so.outer_stride * itemsize
     if c.results:
         c.results = <char*>c.results + start * c.results_stride * itemsize
     if c.labels:
@@ -190,7 +231,24 @@ cdef void look_for_signals(Work* w) noexcept nogil:
 
 
 cdef int run(Call* c, int threads=1) except -1:
-    """Run a call, without the GIL unless it is over at once."""
+    """Run a call, with room for what it converts on each thread, one of which may wait for the others."""
+    cdef Conversion* v = <Conversion*>c.conversion
+    if v == NULL:
+        return run_as_it_is(c, threads)
+    v.room_bytes = kernels.room_bytes(c)
+    v.room = <char*>malloc((threads + 1) * (v.room_bytes + sizeof(int)))
+    if v.room == NULL:
+        raise MemoryError
+    v.taken = <int*>(v.room + (threads + 1) * v.room_bytes)
+    memset(v.taken, 0, (threads + 1) * sizeof(int))
+    try:
+        return run_as_it_is(c, threads)
+    finally:
+        free(v.room)
+
+
+cdef int run_as_it_is(Call* c, int threads) except -1:
+    """Without the GIL unless it is over at once."""
     cdef Py_ssize_t elements = rows_of(c) * elements_a_row(c)
     if elements < KEEP_GIL:
         kernels.run(c)
@@ -203,61 +261,95 @@ cdef int run(Call* c, int threads=1) except -1:
     return 0
 
 
-cdef Call call_of(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, cnp.ndarray results):
-    """A call on canonical arrays; those it has none of are None."""
-    cdef Call c
-    c.op, c.a, c.s, c.single = op, cnp.PyArray_DATA(a), layout_of(a), cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
-    c.b, c.out, c.results, c.labels, c.given_up = NULL, NULL, NULL, NULL, NULL
-    c.sb = c.so = c.s  # of arrays that there are not too: kernels compute where rows of them would be
-    c.results_stride = c.labels_stride = 0
+cdef void set_call(Call* c, Conversion* v, op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray mask, cnp.ndarray out,
+                   const Along* along, int times):
+    """A call on arrays along some of their axes; those it has none of are None, labels and losses come later.
+
+    ``out`` has the axes that are gone along so many ``times``; without them it is one a row.
+    """
+    cdef int type = type_of(a)
+    cdef type_t real = FLOAT32 if is_single(type) else FLOAT64
+    cdef bint rows_last = not along.adjacent or times == 2, is_ready
+    c.op, c.single, c.conversion, c.given_up, c.first, c.ahead = op, is_single(type), NULL, NULL, 0, 0
+    c.a = c.b = c.out = c.results = NULL
+    c.labels = NULL
+    v.halves, v.mask.at, v.fill = NULL, NULL, 0
+    set_stored(&v.a, a, type, a, along, rows_last)
+    set_layout(&v.a, &c.s, real, False)
+    if times == 2 and c.s.outer_stride != c.s.n:
+        v.a.is_ready = False
+    is_ready = v.a.is_ready
+    c.a, c.results_stride = v.a.at, c.s.inner
+    c.labels_stride = c.s.inner
+    c.sb.outer_stride = c.sb.n_stride = c.so.outer_stride = c.so.n_stride = 0  # kernels move these pointers too
     if b is not None:
-        c.b, c.sb = cnp.PyArray_DATA(b), layout_of(b)
-    if out is not None:
-        c.out, c.so = cnp.PyArray_DATA(out), layout_of(out)
-    if results is not None:
-        c.results, c.results_stride = cnp.PyArray_DATA(results), results.strides[0] // results.itemsize
-    return c
+        set_stored(&v.b, b, type, b, along, rows_last)
+        set_layout(&v.b, &c.sb, real, False)
+        is_ready, c.b = is_ready and v.b.is_ready, v.b.at
+    if mask is not None:
+        set_stored(&v.mask, mask, BOOL, a, along, rows_last)
+        is_ready = False
+    if out is not None and times == 0:
+        c.results = cnp.PyArray_DATA(out)
+        if is_half(type):
+            c.results, v.halves = NULL, <uint16_t*>cnp.PyArray_DATA(out)
+    elif out is not None:
+        set_stored_result(&v.out, out, along, rows_last, times)
+        set_layout(&v.out, &c.so, real, True)
+        is_ready, c.out = is_ready and v.out.is_ready, v.out.at
+    if not is_ready:
+        c.conversion, v.along_inner = v, c.s.outer == 1 and c.s.inner > 1
+
+
+cdef void run_canonical(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, int times, int threads) except *:
+    """A call on canonical arrays."""
+    cdef Call c
+    cdef Conversion v
+    cdef Along along
+    set_along(&along, 1, 3)
+    set_call(&c, &v, op, a, b, None, out, &along, times)
+    if times == 0:
+        c.results_stride = out.strides[0] // out.itemsize
+    run(&c, threads)
 
 
 def softmax(cnp.ndarray x not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(SOFTMAX, x, None, out, None)
-    run(&c, num_threads)
+    run_canonical(SOFTMAX, x, None, out, 1, num_threads)
 
 
 def log_softmax(cnp.ndarray x not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(LOG_SOFTMAX, x, None, out, None)
-    run(&c, num_threads)
+    run_canonical(LOG_SOFTMAX, x, None, out, 1, num_threads)
 
 
 def logsumexp(cnp.ndarray x not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(LOGSUMEXP, x, None, None, out)
-    run(&c, num_threads)
+    run_canonical(LOGSUMEXP, x, None, out, 0, num_threads)
 
 
 def softmax_vjp(cnp.ndarray y not None, cnp.ndarray g not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(SOFTMAX_VJP, y, g, out, None)
-    run(&c, num_threads)
+    run_canonical(SOFTMAX_VJP, y, g, out, 1, num_threads)
 
 
 def log_softmax_vjp(cnp.ndarray logy not None, cnp.ndarray g not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(LOG_SOFTMAX_VJP, logy, g, out, None)
-    run(&c, num_threads)
+    run_canonical(LOG_SOFTMAX_VJP, logy, g, out, 1, num_threads)
 
 
 def log_softmax_jvp(cnp.ndarray logy not None, cnp.ndarray t not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(LOG_SOFTMAX_JVP, logy, t, out, None)
-    run(&c, num_threads)
+    run_canonical(LOG_SOFTMAX_JVP, logy, t, out, 1, num_threads)
 
 
 def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None, *, int num_threads=1):
-    cdef Call c = call_of(SOFTMAX_JACOBIAN, y, None, out, None)
-    run(&c, num_threads)
+    run_canonical(SOFTMAX_JACOBIAN, y, None, out, 2, num_threads)
 
 
-cdef cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
-                     cnp.ndarray loss, cnp.ndarray out, int threads):
-    cdef Call c = call_of(CROSS_ENTROPY, x, None, out, loss)
+cdef void cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
+                          cnp.ndarray loss, cnp.ndarray out, int threads) except *:
+    cdef Call c
+    cdef Conversion v
+    cdef Along along
+    set_along(&along, 1, 3)
+    set_call(&c, &v, CROSS_ENTROPY, x, None, None, out, &along, 1)
     c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
+    c.results, c.results_stride = cnp.PyArray_DATA(loss), loss.strides[0] // loss.itemsize
     _everywhere = set_target(&c, weight, smoothing, scale)  # kept to the end
     run(&c, threads)
 
@@ -294,7 +386,7 @@ def regime(op, Py_ssize_t itemsize, tuple canonical):
 
 share = SHARE  # for the long way
 
-include "plain.pxi"
+include "arrays.pxi"
 include "losses.pxi"
 include "blocks.pxi"
 include "front_door.pxi"

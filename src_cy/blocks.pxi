@@ -2,7 +2,7 @@
 
 cdef void convert(cnp.ndarray half, cnp.ndarray single, bint to_single) noexcept:
     """Between halves, contiguous or canonical, and as many contiguous floats: by lines, or all at once."""
-    cdef half_t kind = FLOAT16 if cnp.PyArray_TYPE(half) == cnp.NPY_FLOAT16 else BFLOAT16
+    cdef type_t kind = FLOAT16 if cnp.PyArray_TYPE(half) == cnp.NPY_FLOAT16 else BFLOAT16
     cdef char* a = cnp.PyArray_BYTES(half)
     cdef float* b = <float*>cnp.PyArray_DATA(single)
     cdef Py_ssize_t i, j, outer = 1, n = 1, inner = cnp.PyArray_SIZE(half), outer_stride = 0, n_stride = 0

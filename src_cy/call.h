@@ -1,6 +1,6 @@
 /* What crosses from the Cython layer to the kernels of a CPU level: a call, and the table of what they can do. */
 #pragma once
-#include <stddef.h>
+#include "stored.h"
 #include <stdint.h>
 
 enum op {
@@ -14,10 +14,6 @@ enum op {
     CROSS_ENTROPY,
 };
 
-/* Up to this size a row is faster one a lane than one at a time (docs/performance.md). */
-enum { SHORT_BYTES = 512 };
-static inline int is_short(ptrdiff_t n, ptrdiff_t itemsize) { return n * itemsize <= SHORT_BYTES; }
-
 /* What a pass goes over rows side by side by: so many vectors (grid.hpp). */
 enum { TILE = 4 };
 
@@ -28,10 +24,17 @@ typedef struct {
     double at_label, total, scale;
 } Target;
 
-/* Of one canonical array, in elements; the stride of `inner` is 1. */
+/* The arrays of a call that kernels do not read as they are, or not all of them, in place of its own; a mask, and what the
+ * result is where it does not hold; results one a row as halves; and room for a block of rows on each thread. */
 typedef struct {
-    ptrdiff_t outer, n, inner, outer_stride, n_stride;
-} Layout;
+    Stored a, b, out, mask;
+    double fill;
+    uint16_t *halves;
+    int along_inner; /* whether blocks are columns, since outer is 1 */
+    char *room;
+    ptrdiff_t room_bytes;
+    int *taken;
+} Conversion;
 
 /* An op and its arrays. `b` is NULL for ops of one array, `out` where only `results` are wanted: those are one a row,
  * as are the labels, both canonical (outer, inner). */
@@ -44,9 +47,10 @@ typedef struct {
     Target target;
     const int *given_up; /* whether to stop within long rows; NULL if there are none */
     int single;
+    const Conversion *conversion; /* NULL if kernels read the arrays as they are */
+    ptrdiff_t first;              /* row of it that this part of the call begins with */
+    ptrdiff_t ahead;              /* how many bytes after `a`, where a row of it ends, what will be read next lies */
 } Call;
-
-enum half { FLOAT16, BFLOAT16 };
 
 /* Of one level: void pointers stand for either real type. */
 typedef struct {
@@ -55,8 +59,9 @@ typedef struct {
     void (*run)(const Call *);
     double (*exact_sum_f32)(const float *, ptrdiff_t n);
     double (*exact_sum_f64)(const double *, ptrdiff_t n);
-    void (*widen)(const uint16_t *from, float *to, ptrdiff_t n, enum half);
-    void (*narrow)(const float *from, uint16_t *to, ptrdiff_t n, enum half);
+    ptrdiff_t (*room_bytes)(const Call *);
+    void (*widen)(const uint16_t *from, float *to, ptrdiff_t n, enum type);
+    void (*narrow)(const float *from, uint16_t *to, ptrdiff_t n, enum type);
     void (*blend_f32)(const float *x, const uint8_t *mask, float *to, ptrdiff_t n, double fill);
     void (*blend_f64)(const double *x, const uint8_t *mask, double *to, ptrdiff_t n, double fill);
 } Kernels;

@@ -142,7 +142,7 @@ template <> struct Op<CROSS_ENTROPY> {
         }
         V spread = splat<V>(0);
         if (everywhere) half_spread<true>(r.grid(), r.lines_of(r.a), &most, everywhere, &spread);
-        const Summary<V> s = row_summary(r, r.out, most, next<R>(r.out, r.n));
+        const Summary<V> s = row_summary(r, r.out, most, r.next(r.out));
         if (r.out) row_gradient(r, x_label, at_label, most[0], s);
         const R loss = loss_at_label(splat<V>(at_label), most, splat<V>(x_label), s.log1p_rest)[0];
         *r.result = everywhere ? loss + (2 * spread[0] + (R)t->total * s.log1p_rest[0]) : loss;

@@ -2,7 +2,8 @@
  *
  * * rows:    inner == 1 and a row of more than SHORT_BYTES: one at a time, vectorised along the row;
  * * panels:  inner == 1 and shorter rows: a row in each vector lane, transposed in and out (panels.hpp);
- * * columns: inner > 1: a row in each vector lane, as memory lies.
+ * * columns: inner > 1: a row in each vector lane, as memory lies. Short rows that lie across are such columns of the inputs,
+ *            and panels of the result.
  *
  * Uses few.hpp. */
 #pragma once
@@ -21,9 +22,12 @@ template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
     }
 }
 
+INLINE bool has_no_gaps(const Layout &s) { return s.outer_stride == s.n && s.n_stride == 1; }
+INLINE bool lies_across(const Layout &s) { return s.n > 1 && s.n_stride != 1; }
+
 /* OPS_OF_FEW(EACH) is from setup.py. */
 template <class R> ptrdiff_t run_few(const Call *c) {
-    if (c->s.outer < TILE * LANES<R> || c->s.outer_stride != c->s.n || (c->b && c->sb.outer_stride != c->s.n)) return 0;
+    if (c->s.outer < TILE * LANES<R> || !has_no_gaps(c->s) || (c->b && !has_no_gaps(c->sb))) return 0;
     switch (c->op) {
 #define CASE(op) case op: return few<LEVEL, op, R>(c);
         OPS_OF_FEW(CASE)
@@ -42,6 +46,25 @@ template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
         count = g.lanes < c->s.outer - i ? g.lanes : c->s.outer - i;
         through_panels(c, x, i, n, count, g, panels, panels + size,
                        [&](const Rows<R> &rows) ALWAYS { op_grid(c->op, rows); });
+    }
+}
+
+/* Rows of which those of an input lie across, `lanes` at a time. */
+template <class R> void run_across(const Call *c, const Arrays<R> &x) {
+    constexpr ptrdiff_t size = PANEL_BYTES / sizeof(R);
+    alignas(64) R panels[2 * size];
+    const ptrdiff_t n = c->s.n, lanes = TILE * n * VECTOR_BYTES <= PANEL_BYTES ? TILE * LANES<R> : LANES<R>;
+    for (ptrdiff_t i = 0, count; i < c->s.outer; i += count) {
+        count = lanes < c->s.outer - i ? lanes : c->s.outer - i;
+        const auto lines_of = [&](const R *at, const Layout &s, R *panel) ALWAYS {
+            if (at && !lies_across(s)) rows_to_panel(at + i * s.outer_stride, s.outer_stride, n, count, panel, lanes);
+            return at && lies_across(s) ? Lines<const R>{at + i * s.outer_stride, s.n_stride} : Lines<const R>{panel, lanes};
+        };
+        R *out = moved(x.out, i * n);
+        const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
+        op_grid(c->op, Rows<R>{{n, count, 0, kind}, lines_of(x.a, c->s, panels), lines_of(x.b, c->sb, panels + size),
+                               {out ? panels : nullptr, lanes}, moved(x.results, i), moved(c->labels, i), count, &c->target, {}});
+        if (out) panel_to_rows(panels, lanes, n, count, out);
     }
 }
 
@@ -73,7 +96,8 @@ template <class R> void run_call(const Call *c) {
     if (c->op == SOFTMAX_JACOBIAN && c->given_up)
         return watched_jacobians(x.a, x.out, c->s.outer, c->s.n, c->given_up);
     if (c->op == SOFTMAX_JACOBIAN) return softmax_jacobians(x.a, x.out, c->s.outer, c->s.n);
-    if (c->s.inner > 1 || (c->s.n > 1 && c->s.n_stride > 1)) return run_columns(c, x);
+    if (c->s.inner > 1 || (c->s.outer == 1 && lies_across(c->s))) return run_columns(c, x);
+    if (lies_across(c->s) || (c->b && lies_across(c->sb))) return run_across(c, x);
     if (is_short(c->s.n, sizeof(R))) return run_panels(c, x);
     run_rows(c, x);
 }

@@ -1,9 +1,9 @@
-"""The short way for plain calls: from the public name to the kernel in one C function.
+"""The short way: from the public name to the kernel in one C function.
 
 The Python layer takes 9-40 us, as much as the softmax of a (1000, 5) array, and 70 us where a large one has
-swept it out of the caches; this takes 0.6 us at (1, 10). The bits are the same: it runs the same kernel. What is not
-plain goes the long way: anything but native arrays whose rows lie as kernels read them, masks, several axes, another
-backend, what is wrong.
+swept it out of the caches; this takes 0.3 us at (1, 10). The bits are the same: it runs the same kernel. The
+long way is for other backends, for what becomes an array first (but lists of numbers), for Jacobians that are no
+blocks, for `out` of ops whose result has another shape, and for what is wrong.
 """
 
 from types import MethodType
@@ -54,25 +54,6 @@ cdef bint runs_here(object backend) except -1:
     return doors_open if backend is None else type(backend) is str and backend == "cython"
 
 
-cdef bint set_plain(Call* c, op_t op, cnp.ndarray a, object b, int axis, object out, object results) noexcept:
-    """Make ``c`` a call on arrays of the shape of ``a``, along an axis; False where they do not lie so."""
-    if not set_layout(&c.s, a, axis) or not (b is None or set_layout(&c.sb, b, axis)):
-        return False
-    if b is None:
-        c.sb = c.s
-    c.op, c.a, c.labels, c.given_up = op, cnp.PyArray_DATA(a), NULL, NULL
-    c.b = NULL if b is None else cnp.PyArray_DATA(<cnp.ndarray>b)
-    c.single = cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
-    c.out = NULL if out is None else cnp.PyArray_DATA(<cnp.ndarray>out)
-    c.results = NULL if results is None else cnp.PyArray_DATA(<cnp.ndarray>results)
-    c.so = c.s
-    c.so.n_stride, c.so.outer_stride = c.s.inner, c.s.n * c.s.inner
-    if op == SOFTMAX_JACOBIAN:
-        c.so.outer_stride *= c.s.n
-    c.results_stride = c.labels_stride = c.s.inner
-    return True
-
-
 cdef int threads_for(const Call* c, object num_threads) except -1:
     """One for each full share of the elements, as far as they are allowed (as fastsoftmax/_threads.py has it)."""
     cdef Py_ssize_t shares = rows_of(c) * elements_a_row(c) // SHARE
@@ -82,20 +63,42 @@ cdef int threads_for(const Call* c, object num_threads) except -1:
     return min(shares, allowed, rows_of(c))
 
 
+cdef bint can_fill(object out, cnp.ndarray a, int number, cnp.ndarray b, object beside, object besides):
+    """Whether a result of the shape of ``a`` may be written there while the arrays are read."""
+    if not is_array(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+        return False
+    if cnp.PyArray_TYPE(<cnp.ndarray>out) != number or not cnp.PyArray_SAMESHAPE(out, a) or overlaps_itself(out):
+        return False
+    # Entries of these are read along with what is written.
+    if not (are_same(a, out) or are_apart(a, out)) or not (b is None or are_same(b, out) or are_apart(b, out)):
+        return False
+    return is_beside(beside, out) and is_beside(besides, out)
+
+
+cdef bint is_beside(object read, cnp.ndarray out) noexcept:
+    return read is None or (type(read) is cnp.ndarray and are_apart(read, out))
+
+
+@cython.final
+@cython.freelist(4)
 cdef class Options:
-    """What is said beside the arrays, as plainly as the short way takes it."""
-    cdef object axis, out, backend, num_threads, weight, ignore_index, reduction
+    """What is said beside the arrays, as the short way takes it; a ``reduction`` of None is the mean."""
+    cdef object axis, out, where, backend, num_threads, weight, ignore_index, reduction
     cdef double smoothing
-
-    def __cinit__(self):
-        self.axis, self.reduction, self.smoothing = -1, "mean", 0
+    cdef bint keepdims
 
 
-cdef Options SAID_NOTHING = Options()
+cdef Options no_options():
+    cdef Options said = Options.__new__(Options)
+    said.axis = -1
+    return said
+
+
+cdef Options SAID_NOTHING = no_options()
 
 
 cdef class FrontDoor:
-    """A public op: plain calls go straight to the kernel, the rest to the function."""
+    """A public op: what the short way takes goes straight to the kernel, the rest to the function."""
     cdef dict __dict__
     cdef object __weakref__
     cdef object function
@@ -107,40 +110,38 @@ cdef class FrontDoor:
         self.op, self.arity, self.times = OPS[function.__name__]
 
     def __call__(self, *args, **kwargs):
-        if len(args) >= self.arity and is_float(args[0]):
-            result = self.run_plain(args, kwargs)
+        if len(args) >= self.arity:
+            result = self.run_short(args, kwargs)
             if result is not None:
                 return result
         return self.function(*args, **kwargs)
 
-    cdef object run_plain(self, tuple args, dict kwargs):
-        """The result, or None where the call is not plain after all."""
-        cdef cnp.ndarray a = args[0]
+    cdef object run_short(self, tuple args, dict kwargs):
+        """The result, or None where the call has to go the long way."""
         cdef Options said = SAID_NOTHING
+        cdef Along along
+        if type(args[0]) is list and holds_numbers(args[0]):
+            args = (cnp.PyArray_FROM_O(args[0]), *args[1:])
+        if not is_array(args[0]):
+            return None
+        cdef cnp.ndarray a = args[0], b = None
         if len(args) > self.arity or kwargs:
             said = self.options_of(args, kwargs)
             if said is None:
                 return None
-        if not runs_here(said.backend):
-            return None
-        cdef int axis, ndim = cnp.PyArray_NDIM(a)
-        if type(said.axis) is not int or not -ndim <= said.axis < ndim:
-            return None
-        axis = said.axis
-        axis += ndim if axis < 0 else 0
-        if said.out is not None and not self.can_fill(said.out, args, said.weight):
+        if not runs_here(said.backend) or not set_along(&along, said.axis, cnp.PyArray_NDIM(a)):
             return None
         if self.op == CROSS_ENTROPY:
-            return self.losses(a, args[1], axis, said)
-        if self.arity == 2 and not is_like(args[1], a):
-            return None
-        if self.times == 2 and (axis != ndim - 1 or not is_plain(a)):
-            return None
-        return self.array(a, args[1] if self.arity == 2 else None, axis, said)
+            return self.losses(a, args[1], &along, said)
+        if self.arity == 2:
+            if not is_like(args[1], a):
+                return None
+            b = args[1]
+        return self.array(a, b, &along, said)
 
     cdef Options options_of(self, tuple args, dict kwargs):
         """None where something is said that the short way does not know."""
-        cdef Options said = Options()
+        cdef Options said = no_options()
         cdef bint is_loss = self.op == CROSS_ENTROPY
         if len(args) > self.arity:
             if len(args) > self.arity + 1 or "axis" in kwargs:
@@ -155,12 +156,16 @@ cdef class FrontDoor:
                 said.backend = value
             elif name == "num_threads":
                 said.num_threads = value
+            elif name == "where" and not is_loss and self.arity == 1 and self.times < 2:
+                said.where = value
+            elif name == "keepdims" and self.op == LOGSUMEXP and type(value) is bool:
+                said.keepdims = value
             elif is_loss and name == "weight":
                 said.weight = value
             elif is_loss and name == "ignore_index":
                 said.ignore_index = value
             elif is_loss and name == "reduction" and type(value) is str and value in ("mean", "sum", "none"):
-                said.reduction = value
+                said.reduction = None if value == "mean" else value
             elif is_loss and name == "label_smoothing" and type(value) is float and 0 <= value <= 1:
                 said.smoothing = value
             else:
@@ -172,47 +177,55 @@ cdef class FrontDoor:
                 return None
         return said
 
-    cdef bint can_fill(self, object out, tuple args, object weight):
-        """Whether a kernel may write into ``out`` as it reads the arrays."""
-        if not (is_plain(args[0]) and is_plain(out) and is_like(out, args[0])
-                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(args[0], out)):
-            return False
-        if self.op != CROSS_ENTROPY:
-            return self.arity == 1 or (is_plain(args[1]) and is_like(args[1], out) and apart(args[1], out))
-        return are_disjoint(args[1], out) and (weight is None or are_disjoint(weight, out))
-
-    cdef object array(self, cnp.ndarray a, object b, int axis, Options said):
-        cdef bint per_row = self.times == 0
-        out = new_array(a, axis, self.times) if said.out is None else said.out
-        cdef Call c
-        if not set_plain(&c, self.op, a, b, axis, None if per_row else out, out if per_row else None):
+    cdef object array(self, cnp.ndarray a, cnp.ndarray b, const Along* along, Options said):
+        cdef int type = type_of(a), number
+        if type < 0 or not (said.where is None or is_mask_of(said.where, a)):
             return None
+        number = cnp.PyArray_TYPE(a) if is_real(type) else cnp.NPY_FLOAT64
+        if said.out is None:
+            out = new_array(a, number, along, self.times, said.keepdims)
+        elif can_fill(said.out, a, number, b, said.where, None):
+            out = said.out
+        else:
+            return None
+        cdef Call c
+        cdef Conversion v
+        set_call(&c, &v, self.op, a, b, said.where, out, along, self.times)
+        v.fill = -INFINITY if self.op == LOG_SOFTMAX else 0  # where masked out
         run(&c, threads_for(&c, said.num_threads))
-        return out[()] if per_row and cnp.PyArray_NDIM(a) == 1 else out
+        return out[()] if cnp.PyArray_NDIM(<cnp.ndarray>out) == 0 else out
 
-    cdef object losses(self, cnp.ndarray x, object given, int axis, Options said):
+    cdef object losses(self, cnp.ndarray x, object given, const Along* along, Options said):
         """The loss, and the gradient if that is wanted."""
         cdef Py_ssize_t taking_part
-        cdef cnp.ndarray labels = labels_of(given, x, axis, said.ignore_index, &taking_part)
-        if labels is None or not (said.weight is None or is_weight(said.weight, x, axis)):
+        cdef int type = type_of(x), number
+        cdef cnp.ndarray labels = labels_of(given, x, along, said.ignore_index, &taking_part)
+        if labels is None or type < 0:
             return None
-        loss = new_array(x, axis, 0)
-        dx = None if self.times == 0 else new_array(x, axis, 1) if said.out is None else said.out
+        number = cnp.PyArray_TYPE(x) if is_real(type) else cnp.NPY_FLOAT64
+        if not (said.weight is None or is_weight(said.weight, x, along)):
+            return None
+        loss = new_array(x, cnp.NPY_FLOAT32 if is_single(type) else cnp.NPY_FLOAT64, along, 0)
+        dx = said.out
+        if dx is None and self.times == 1:
+            dx = new_array(x, number, along, 1)
+        elif dx is not None and not can_fill(dx, x, number, None, given, said.weight):
+            return None
         cdef double total = taking_part if said.weight is None else sum_of_weights(labels, said.weight)
-        cdef bint is_mean = said.reduction == "mean"
+        cdef bint is_mean = said.reduction is None
         cdef Call c
-        if not set_plain(&c, CROSS_ENTROPY, x, None, axis, dx, loss):
-            return None
-        c.labels = <Py_ssize_t*>cnp.PyArray_DATA(labels)
+        cdef Conversion v
+        set_call(&c, &v, CROSS_ENTROPY, x, None, None, dx, along, 1)
+        c.labels, c.results = <Py_ssize_t*>cnp.PyArray_DATA(labels), cnp.PyArray_DATA(<cnp.ndarray>loss)
         cdef unsigned mode = take_mode()
         try:
             scale = 1 / (total or 1) if is_mean else 1
             _everywhere = set_target(&c, said.weight, said.smoothing, scale)  # kept to the end
             run(&c, threads_for(&c, said.num_threads))
             if said.reduction == "none":
-                value = loss[()]
+                value = losses_like(loss, x, along)
             else:
-                value = scalar_like(sum_of(loss) / (total if is_mean else 1), loss)
+                value = scalar_like(sum_of(loss) / (total if is_mean else 1), loss, x)
         finally:
             restore_mode(mode)
         return value if dx is None else (value, dx)

@@ -63,14 +63,14 @@ INLINE ptrdiff_t narrow_by_f16c(const float *from, uint16_t *to, ptrdiff_t n) {
     return i;
 }
 
-void widen(const uint16_t *from, float *to, ptrdiff_t n, enum half kind) {
+void widen(const uint16_t *from, float *to, ptrdiff_t n, enum type kind) {
     if (kind == BFLOAT16)
         for (ptrdiff_t i = 0; i < n; i++) to[i] = wide_bfloat16(from[i]);
     else
         for (ptrdiff_t i = widen_by_f16c(from, to, n); i < n; i++) to[i] = wide_float16(from[i]);
 }
 
-void narrow(const float *from, uint16_t *to, ptrdiff_t n, enum half kind) {
+void narrow(const float *from, uint16_t *to, ptrdiff_t n, enum type kind) {
     if (kind == BFLOAT16)
         for (ptrdiff_t i = 0; i < n; i++) to[i] = narrow_bfloat16(from[i]);
     else

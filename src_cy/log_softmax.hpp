@@ -37,7 +37,7 @@ template <> struct Op<LOGSUMEXP> {
             return void(*r.result = most[0] + row_summary<R>(r, nullptr, most, nullptr).log1p_rest[0]);
         const Shift<V> s = shift_by(most);
         Sum<R> sum;
-        exps_of<false>(r.grid(), r.lines_of(r.a), Lines<R>{}, &s, {next(r.a, r.n), nullptr}, &sum,
+        exps_of<false>(r.grid(), r.lines_of(r.a), Lines<R>{}, &s, {r.next_a(), nullptr}, &sum,
                        (Sum<R> *)nullptr);
         const Pair<V> all = product(sum.of_all_lanes().pair(), ratio(per_biased(s)));
         const Pair<V> rest = plus(all, Pair<V>{splat<V>(-1), splat<V>(0)});

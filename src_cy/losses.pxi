@@ -1,32 +1,37 @@
 """What a cross-entropy has beside the logits: labels, weights, and the sum or mean of its losses."""
 
-cdef bint is_weight(object value, cnp.ndarray x, int axis) noexcept:
-    """A plain array of the dtype of ``x``, one entry for each class."""
-    if not is_plain(value):
+cdef bint is_weight(object value, cnp.ndarray x, const Along* along):
+    """A contiguous array of what is computed with, one entry for each class."""
+    if not is_array(value) or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>value):
         return False
     cdef cnp.ndarray w = value
-    return (cnp.PyArray_NDIM(w) == 1 and cnp.PyArray_DIM(w, 0) == cnp.PyArray_DIM(x, axis)
-            and cnp.PyArray_TYPE(w) == cnp.PyArray_TYPE(x))
+    return (cnp.PyArray_NDIM(w) == 1 and cnp.PyArray_SIZE(w) == entries_along(x, along)
+            and type_of(w) == (FLOAT32 if is_single(type_of(x)) else FLOAT64))
 
 
-cdef cnp.ndarray labels_of(object value, cnp.ndarray x, int axis, object ignore_index, Py_ssize_t* taking_part):
+cdef cnp.ndarray labels_of(object value, cnp.ndarray x, const Along* along, object ignore_index,
+                           Py_ssize_t* taking_part):
     """Native int64 labels, one for each row of ``x``, ignored ones -1; None where they are not such or not in range."""
     if type(value) is not cnp.ndarray:
         return None
     cdef cnp.ndarray labels = value
-    cdef int k, ndim = cnp.PyArray_NDIM(x) - 1
-    if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(labels)) or cnp.PyArray_NDIM(labels) != ndim:
+    cdef int k, kept = 0
+    if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(labels)):
         return None
     if cnp.PyTypeNum_ISUNSIGNED(cnp.PyArray_TYPE(labels)) and cnp.PyArray_ITEMSIZE(labels) == sizeof(cnp.npy_intp):
         return None  # the largest would become negative
-    for k in range(ndim):
-        if cnp.PyArray_DIM(labels, k) != cnp.PyArray_DIM(x, k + (k >= axis)):
-            return None
+    for k in range(along.ndim):
+        if not is_along(along, k):
+            if kept == cnp.PyArray_NDIM(labels) or cnp.PyArray_DIM(labels, kept) != cnp.PyArray_DIM(x, k):
+                return None
+            kept += 1
+    if kept != cnp.PyArray_NDIM(labels):
+        return None
     if ignore_index is not None or cnp.PyArray_TYPE(labels) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(labels):
         labels = cnp.PyArray_Cast(labels, cnp.NPY_INTP)
     taking_part[0] = cnp.PyArray_SIZE(labels)
     cdef Py_ssize_t* at = <Py_ssize_t*>cnp.PyArray_DATA(labels)
-    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index, n = cnp.PyArray_DIM(x, axis)
+    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index, n = entries_along(x, along)
     cdef size_t largest = 0
     if ignore_index is not None:
         for i in range(cnp.PyArray_SIZE(labels)):
@@ -66,10 +71,23 @@ def exact_sum(cnp.ndarray losses not None):
     return sum_of(losses)
 
 
-cdef object scalar_like(double wide, cnp.ndarray losses):
+cdef object scalar_like(double wide, cnp.ndarray losses, cnp.ndarray x):
+    """Of the dtype of ``x``, or of ``losses`` where that is no float."""
     cdef float narrow = <float>wide
     cdef bint single = cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32
+    if is_half(type_of(x)):
+        with np.errstate(all="ignore"):
+            return np.float64(wide).astype(x.dtype)
     return cnp.PyArray_ToScalar(<void*>&narrow if single else <void*>&wide, losses)
+
+
+cdef object losses_like(cnp.ndarray losses, cnp.ndarray x, const Along* along):
+    """The same for one a row."""
+    if not is_half(type_of(x)):
+        return losses[()]
+    halves = new_array(x, cnp.PyArray_TYPE(x), along, 0)
+    convert(halves, losses, False)
+    return halves[()]
 
 
 cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, double scale):

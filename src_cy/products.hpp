@@ -42,7 +42,7 @@ template <> struct Op<SOFTMAX_VJP> {
         else if (how)
             on_kind<ROW>(r.grid(), Dot<R, false>{y, ct, &c, &sum});
         const V dot = all_lanes(sum);
-        const Ahead<R> ahead = {next(r.a, r.n), next(r.b, r.n)};
+        const Ahead<R> ahead = {r.next_a(), r.next(r.b)};
         if (how & SCALED)
             on_kind<ROW>(r.grid(), Vjp<R, true>{y, ct, r.lines_of(r.out), &c, &dot, ahead});
         else

@@ -10,7 +10,7 @@ template <> struct Op<SOFTMAX> {
         if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
         const Shift<V> s = shift_by(most);
         Sum<R> sum;
-        exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(r.out), &s, {next(r.a, r.n), next<R>(r.out, r.n)}, &sum,
+        exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(r.out), &s, {r.next_a(), r.next(r.out)}, &sum,
                        (Sum<R> *)nullptr);
         const Ratio<V> q = inverse(sum.of_all_lanes().pair());
         on_kind<ROW>(r.grid(), Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});

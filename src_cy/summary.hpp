@@ -12,6 +12,16 @@ template <class R> struct Row {
 
     ALWAYS inline Grid grid() const { return row_grid<R>(n, call->given_up); }
     template <class T> ALWAYS inline Lines<T> lines_of(T *x) const { return {x, LANES<R>}; }
+
+    /* What will be read after it, to look ahead to. Longer rows the hardware fetches in time, and they would push this one out
+     * of the cache. */
+    ALWAYS inline const R *next(const R *row) const {
+        return row && n * (ptrdiff_t)sizeof(R) <= 256 * 1024 ? row + n : nullptr;
+    }
+    ALWAYS inline const R *next_a() const {
+        const R *p = next(a);
+        return p ? (const R *)((const char *)p + call->ahead) : p;
+    }
 };
 
 /* Rows side by side, a row in each lane of a grid, `count` of them, into `out` or one result each. Along an inner axis
@@ -33,12 +43,6 @@ template <enum op> struct Op;
 
 template <class R> void fill(const Row<R> &r, R a) {
     for (ptrdiff_t j = 0; j < r.n; j++) r.out[j] = a;
-}
-
-/* Where the next row is, to look ahead to. Longer ones the hardware fetches in time, and they would push this
- * one out of the cache. */
-template <class R> INLINE const R *next(const R *row, ptrdiff_t n) {
-    return row && n * (ptrdiff_t)sizeof(R) <= 256 * 1024 ? row + n : nullptr;
 }
 
 /* The maximum of a row in every lane, NaN passed over. */
@@ -78,7 +82,7 @@ template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R>
 template <class R> Summary<vec<R>> row_summary(const Row<R> &r, R *e, vec<R> most, const R *next_out) {
     const Shift<vec<R>> s = shift_by(most);
     Sum<R> sum, maxima;
-    exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(e), &s, {next(r.a, r.n), next_out}, &sum, &maxima);
+    exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(e), &s, {r.next_a(), next_out}, &sum, &maxima);
     return summary(s, sum.of_all_lanes(), maxima.of_all_lanes());
 }
 

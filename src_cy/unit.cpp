@@ -16,17 +16,22 @@ template ptrdiff_t few<LEVEL, OP, float>(const Call *);
 template ptrdiff_t few<LEVEL, OP, double>(const Call *);
 
 #else
-#include "drive.hpp"
-#include "halves.hpp"
-#include "masks.hpp"
+#include "convert.hpp"
 #include "mode.h"
+
+template <class R> static void run_reals(const Call *c) {
+    if (c->conversion)
+        run_converted<R>(c);
+    else
+        run_call<R>(c);
+}
 
 static void run(const Call *c) {
     const unsigned mode = take_mode();
     if (c->single)
-        run_call<float>(c);
+        run_reals<float>(c);
     else
-        run_call<double>(c);
+        run_reals<double>(c);
     restore_mode(mode);
 }
 
@@ -34,6 +39,6 @@ static void run(const Call *c) {
 #define JOINED_AS_THEY_ARE(a, b) a##_##b
 #define TEXT_OF(name) TEXT(name)
 #define TEXT(name) #name
-extern "C" const Kernels JOINED(kernels, LEVEL) = {TEXT_OF(LEVEL),    VECTOR_BYTES, run, exact_sum<float>,
-                                                   exact_sum<double>, widen,        narrow, blend<float>, blend<double>};
+extern "C" const Kernels JOINED(kernels, LEVEL) = {
+    TEXT_OF(LEVEL), VECTOR_BYTES, run, exact_sum<float>, exact_sum<double>, room_bytes, widen, narrow, blend<float>, blend<double>};
 #endif
