@@ -210,7 +210,7 @@ cdef int run_blocks(Call* c, int threads) except -1 nogil:
     while take_block(&w, &start, &end):
         run_part(c, start, end)
         elements += (end - start) * a_row
-        if elements >= UNINTERRUPTED:
+        if elements + w.step * a_row > UNINTERRUPTED:  # with the next: a block may fall short of them by a row
             elements = 0
             look_for_signals(&w)
     if helped:

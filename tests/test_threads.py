@@ -529,17 +529,17 @@ signal.signal(signal.SIGALRM, interrupt)
 x = np.zeros((200_000, 1000), np.float32)
 with fs.threads({num_threads}):
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
         fs.softmax(x, out=x)
     except Interrupted:
-        print(np.count_nonzero(x[::1000, 0]) < 190)
+        print(np.count_nonzero(x[:, 0]))
     y = fs.softmax(x[:1000])
 assert np.allclose(y.sum(axis=1), 1)
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no timers that send signals")
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_interrupted_within_a_plain_call(num_threads):
-    """One of 800 MB ends before its last rows, and its threads with it."""
-    assert processes.python(WITHIN_A_CALL.format(num_threads=num_threads)).strip() == "True"
+@pytest.mark.parametrize(("num_threads", "most"), [(1, 2**24 // 1000), (2, 190_000)])
+def test_interrupted_within_a_plain_call(num_threads, most):
+    """One of 800 MB ends after 2^24 entries of the caller's thread, and the other threads with it."""
+    assert int(processes.python(WITHIN_A_CALL.format(num_threads=num_threads))) <= most
