@@ -15,17 +15,22 @@ import pytest
 import fastsoftmax as fs
 from tests import checks, inputs, oracle
 
-ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
+# glibc's fenv_t, whose `mode` is the register mxcsr or fpcr; its bits, and those that say what has happened.
+if platform.machine() == "aarch64":
+    FENV_T = (("mode", ctypes.c_uint32), ("fpsr", ctypes.c_uint32))
+    FLUSH, TO_ZERO, UP, FLAGS = 1 << 24, 3 << 22, 1 << 22, 0
+else:
+    FENV_T = (("x87", ctypes.c_char * 28), ("mode", ctypes.c_uint32))
+    FLUSH, TO_ZERO, UP, FLAGS = 0x8040, 0x6000, 0x4000, 0x3F
+KNOWN = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 pytestmark = pytest.mark.skipif(
-    not (sys.platform == "linux" and ON_X86 and platform.libc_ver()[0] == "glibc"),
-    reason="sets the mode by the layout of glibc's fenv_t on x86-64",
+    not (KNOWN and platform.libc_ver()[0] == "glibc"),
+    reason="sets the mode by the layout of glibc's fenv_t on x86-64 and aarch64",
 )
-FLUSH, TO_ZERO, UP = 0x8040, 0x6000, 0x4000  # of the register mxcsr
-FLAGS = 0x3F
 
 
 class Environment(ctypes.Structure):
-    _fields_ = (("x87", ctypes.c_char * 28), ("mxcsr", ctypes.c_uint32))
+    _fields_ = FENV_T
 
 
 def environment():
@@ -36,9 +41,9 @@ def environment():
 
 @contextmanager
 def mode(bits):
-    """With these bits of mxcsr set."""
+    """With these bits of the mode set."""
     libm, before, changed = ctypes.CDLL("libm.so.6"), environment(), environment()
-    changed.mxcsr |= bits
+    changed.mode |= bits
     libm.fesetenv(ctypes.byref(changed))
     try:
         yield
@@ -63,9 +68,9 @@ def test_the_callers_mode(op, bits, num_threads, backend, dtype):
     args = arguments(op, dtype, 10 if checks.is_slow(backend) else 3000)
     expected = checks.call(op, *args, backend=backend, num_threads=num_threads)
     with mode(bits):
-        before = environment().mxcsr
+        before = environment().mode
         result = checks.call(op, *args, backend=backend, num_threads=num_threads)
-        after = environment().mxcsr
+        after = environment().mode
     checks.assert_same_bits(result, expected)
     assert (before ^ after) & ~FLAGS == 0
 
