@@ -79,7 +79,7 @@ template <class R> ptrdiff_t strip_width(const Layout &s) {
 template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
     const ptrdiff_t strip = strip_width<R>(c->s);
     for (ptrdiff_t o = 0; o < c->s.outer; o++)
-        for (ptrdiff_t i = 0, count; i < c->s.inner; i += count) {
+        for (ptrdiff_t i = 0, count; i < c->s.inner && !is_given_up(c->given_up); i += count) {
             count = c->s.inner - i < strip ? c->s.inner - i : strip;
             const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
             op_grid(c->op, Rows<R>{{c->s.n, count, 0, kind, c->given_up},
