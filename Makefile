@@ -10,6 +10,7 @@ unexport PYTHONPATH PYTHONHOME
 # What each environment holds. Linters are pinned: a new release must not fail an old revision.
 INSTALL_demo = --editable '.[numba,demo]'
 INSTALL_test = --editable '.[numba,test]'
+INSTALL_aarch64 = --editable '.[test]'
 INSTALL_all = --editable '.[numba,test-all]'
 INSTALL_coverage = --editable '.[numba,test]' 'coverage>=7.10'
 INSTALL_bench = --editable '.[numba,bench]'
@@ -18,6 +19,9 @@ INSTALL_gpu = --editable '.[cuda]' torch
 INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' \
 	'scipy-stubs==1.17.1.5; python_version >= "3.11"' 'scipy-stubs==1.15.3.0; python_version < "3.11"'
 
+# What makes an environment, if not venv.
+VENV_aarch64 = tests/aarch64.py
+
 # An environment is older than one of these: it is brought up to date, and the extension rebuilt.
 SOURCES := pyproject.toml $(wildcard setup.py) $(filter-out src_cy/_kernels.c,$(wildcard src_cy/*))
 
@@ -25,15 +29,15 @@ in = .venv/$(1)/bin/python
 
 .venv/%/current: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
-	$(PYTHON) -m venv .venv/$*
+	$(PYTHON) $(or $(VENV_$*),-m venv) .venv/$*
 	.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(INSTALL_$*)
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test test-all test-sanitize coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
+.PHONY: help demo test test-all test-sanitize test-aarch64 coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/demo/current ## train a digits classifier, compare the backends, save a picture
 	$(call in,demo) examples/digits.py
@@ -49,6 +53,10 @@ test-all: .venv/all/current ## every test, those that take minutes too, beside j
 test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and UBSan, then with TSan (half an hour)
 	$(call in,test) -m tests.sanitize address
 	$(call in,test) -m tests.sanitize thread
+
+# Before version 10 QEMU crashes where a process with threads forks; where all is 50 times as slow, Ctrl-C is late.
+test-aarch64: .venv/aarch64/current ## the tests on compiled kernels for aarch64, in emulation (half an hour)
+	FASTSOFTMAX_TEST_BACKENDS=cython $(call in,aarch64) -m pytest -n auto -k 'not fork and not ctrl_c' $(ARGS)
 
 # Numba's cache is a new one: what it holds already would not be compiled, and the compiler's part not run.
 # Under a tracer Ctrl-C is not answered in time.
