@@ -8,6 +8,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
+import ml_dtypes  # noqa: F401  (makes "bfloat16" a dtype)
 import numpy as np
 
 from bench.side_paths import PATHS, SidePath

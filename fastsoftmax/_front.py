@@ -56,10 +56,11 @@ def exact_sum(losses):
     return losses.sum(dtype=np.float64)
 
 
-def set_open(is_open, context, threads):
-    """Let calls that name no backend take the short way, unless ``context`` holds another; or the long one.
+def set_open(is_open, context, threads, kernel, run):
+    """Let calls that name no backend run on the compiled kernels, unless ``context`` holds another.
 
-    ``threads(n)`` is how many threads a large one may use that asks for ``n``, or None.
+    ``threads(n)`` is how many threads a large one may use that asks for ``n``, or None. Of other backends
+    ``kernel(op, backend)`` is the kernel, and ``run(kernel, canonical, args, num_threads)`` calls it.
     """
     if _kernels is not None:
-        _kernels.set_front_doors(is_open, context, threads)
+        _kernels.set_front_doors(is_open, context, threads, kernel, run)

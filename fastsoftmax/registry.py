@@ -357,7 +357,7 @@ def _by_priority():
 def _set_front_doors():
     """The compiled kernels may be called directly while calls that name no backend run on them."""
     chosen = _default or _environment or _by_priority()[0].name
-    _front.set_open(chosen == "cython", _context, _threads.limit)
+    _front.set_open(chosen == "cython", _context, _threads.limit, kernel, _threads.run)
 
 
 _set_front_doors()

@@ -191,6 +191,15 @@ cdef void set_stored(Stored* x, cnp.ndarray a, int type, cnp.ndarray shape, cons
             add_axis(&x.row, length, stride)
 
 
+cdef cnp.ndarray shaped(cnp.ndarray a, Py_ssize_t first, Py_ssize_t second, Py_ssize_t third):
+    """A view of a contiguous array; of two axes if the third is 0."""
+    cdef cnp.npy_intp[3] lengths
+    cdef cnp.PyArray_Dims dims
+    lengths[0], lengths[1], lengths[2] = first, second, third
+    dims.ptr, dims.len = lengths, 3 if third else 2
+    return cnp.PyArray_Newshape(a, &dims, cnp.NPY_CORDER)
+
+
 cdef void set_stored_result(Stored* x, cnp.ndarray out, const Along* p, bint rows_last, int times) noexcept:
     """The same of an array for results, with the axes that are gone along twice at the end if ``times`` is 2."""
     cdef Along last

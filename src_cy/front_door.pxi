@@ -23,6 +23,8 @@ cdef object MOST = 2**62
 cdef bint doors_open = False
 cdef object doors_context = None
 cdef object doors_threads = None
+cdef object doors_kernel = None
+cdef object doors_run = None
 
 cdef dict OPS = {  # the number of arrays each takes, and how many times its array of results has their axis
     "softmax": (SOFTMAX, 1, 1),
@@ -38,13 +40,14 @@ cdef dict OPS = {  # the number of arrays each takes, and how many times its arr
 }
 
 
-def set_front_doors(bint open_, context, threads):
+def set_front_doors(bint open_, context, threads, kernel, run):
     """Open them while calls that name no backend run on these kernels, unless ``context`` holds another backend.
 
-    ``threads(n)`` is how many threads a large array may use if ``n`` are asked for, or None.
+    ``threads(n)`` is how many threads a large array may use if ``n`` are asked for, or None; ``kernel(op, backend)`` is
+    that of another backend, and ``run(kernel, canonical, args, num_threads)`` calls it.
     """
-    global doors_open, doors_context, doors_threads
-    doors_open, doors_context, doors_threads = open_, context, threads
+    global doors_open, doors_context, doors_threads, doors_kernel, doors_run
+    doors_open, doors_context, doors_threads, doors_kernel, doors_run = open_, context, threads, kernel, run
 
 
 cdef bint runs_here(object backend) except -1:
@@ -129,15 +132,16 @@ cdef class FrontDoor:
             said = self.options_of(args, kwargs)
             if said is None:
                 return None
-        if not runs_here(said.backend) or not set_along(&along, said.axis, cnp.PyArray_NDIM(a)):
+        if not set_along(&along, said.axis, cnp.PyArray_NDIM(a)):
             return None
+        cdef bint is_here = runs_here(said.backend)
         if self.op == CROSS_ENTROPY:
-            return self.losses(a, args[1], &along, said)
+            return self.losses(a, args[1], &along, said) if is_here else None
         if self.arity == 2:
             if not is_like(args[1], a):
                 return None
             b = args[1]
-        return self.array(a, b, &along, said)
+        return self.array(a, b, &along, said) if is_here else self.array_elsewhere(a, b, &along, said)
 
     cdef Options options_of(self, tuple args, dict kwargs):
         """None where something is said that the short way does not know."""
@@ -193,6 +197,32 @@ cdef class FrontDoor:
         set_call(&c, &v, self.op, a, b, said.where, out, along, self.times)
         v.fill = -INFINITY if self.op == LOG_SOFTMAX else 0  # where masked out
         run(&c, threads_for(&c, said.num_threads))
+        return out[()] if cnp.PyArray_NDIM(<cnp.ndarray>out) == 0 else out
+
+    cdef object array_elsewhere(self, cnp.ndarray a, cnp.ndarray b, const Along* along, Options said):
+        """The same by another backend's kernel, of plain arrays."""
+        cdef Stored x
+        cdef int type = type_of(a)
+        if said.where is not None or not (type == FLOAT32 or type == FLOAT64):
+            return None
+        if said.out is not None and not (can_fill(said.out, a, cnp.PyArray_TYPE(a), b, None, None)
+                                         and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>said.out)):
+            return None
+        if not (along.adjacent and (self.times < 2 or along.last == along.ndim) and cnp.PyArray_IS_C_CONTIGUOUS(a)
+                and (b is None or cnp.PyArray_IS_C_CONTIGUOUS(b))):
+            return None
+        set_stored(&x, a, type, a, along, False)
+        cdef Py_ssize_t outer = x.outer.count, n = x.n.count, inner = x.inner.count
+        kernel = doors_kernel("softmax_vjp" if self.op == SOFTMAX_VJP else self.function.__name__, said.backend)
+        out = said.out
+        if out is None:
+            out = new_array(a, cnp.PyArray_TYPE(a), along, self.times, said.keepdims)
+        arrays = [shaped(a, outer, n, inner)] if b is None else [shaped(a, outer, n, inner), shaped(b, outer, n, inner)]
+        if self.times == 0:
+            arrays.append(shaped(out, outer, inner, 0))
+        else:
+            arrays.append(shaped(out, outer, n, inner if self.times == 1 else n))
+        doors_run(kernel, (outer, n, inner), arrays, said.num_threads)
         return out[()] if cnp.PyArray_NDIM(<cnp.ndarray>out) == 0 else out
 
     cdef object losses(self, cnp.ndarray x, object given, const Along* along, Options said):

@@ -6,7 +6,7 @@ cdef bint is_weight(object value, cnp.ndarray x, const Along* along):
         return False
     cdef cnp.ndarray w = value
     return (cnp.PyArray_NDIM(w) == 1 and cnp.PyArray_SIZE(w) == entries_along(x, along)
-            and type_of(w) == (FLOAT32 if is_single(type_of(x)) else FLOAT64))
+            and type_of(w) == <int>(FLOAT32 if is_single(type_of(x)) else FLOAT64))
 
 
 cdef cnp.ndarray labels_of(object value, cnp.ndarray x, const Along* along, object ignore_index,

@@ -287,8 +287,8 @@ MUTANTS = [
     *_of(
         "fastsoftmax/backends/numpy.py",
         ("if _is_one_piece(work, like, axis):  # nothing was", "if True:"),
-        ("else _parted(*total)", "else total"),
-        ("total = _with(total, *_parted(leading, others))", "total = _with(total, leading)"),
+        ("e /= total + lost", "e /= total"),
+        ("total = _with(total, leading, others)", "total = _with(total, leading)"),
         (
             "return hi, (total[1] + lost) + ((total[0] - (hi - part)) + (s - part))",
             "return hi, total[1] + lost",
@@ -332,7 +332,7 @@ MUTANTS = [
         ("np.where(target.ignored, 0.0, loss)", "loss"),
         ("np.where(d == 0, rest / (1 + rest), 1 - y)", "1 - y"),
         ("picked = np.where(y > 0.5, g", "picked = np.where(y > 2, g"),
-        ("np.clip(0, least, most)", "0"),
+        ("nearest = np.minimum(np.maximum(least, 0), most)", "nearest = 0"),
     ),
     *_of(
         "fastsoftmax/backends/_numba_rows.py",

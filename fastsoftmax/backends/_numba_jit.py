@@ -86,6 +86,9 @@ def _each_part(first, threads, parts, stop, done, *args):
 
 ROWS_OF_A_TASK = 32  # at most: a lane each
 
+# What is surely one block, Jacobians too: small calls need not count.
+FEW_BYTES = 4096
+
 _never = np.zeros(1, np.uint8)
 NEVER = _never.ctypes.data
 """The address of a byte that nobody sets, for calls that are not given up."""
@@ -113,7 +116,7 @@ class Kernel:
             serial = self._serial[args[0].dtype]
         except KeyError:
             serial = self._compile(args[0].dtype)
-        if _threads.blocks_of(self, args[0].shape) > 1:
+        if args[0].nbytes > FEW_BYTES and _threads.blocks_of(self, args[0].shape) > 1:
             self._run(1, _run_all, serial, args)
             return
         with floating_point_mode():

@@ -46,11 +46,11 @@ def softmax(x, out):
     blocks = _blocks((x,), out, wide=apart)
     for axis, work, (x,), out in blocks:
         e = out if apart and not _across(out) else work("e", x.shape, out.dtype)
-        (total, _), _ = _sums_in_range(work, x, axis, e)
+        (total, lost), _ = _sums_in_range(work, x, axis, e)
         if e.dtype == SINGLE:
             e *= (1 / total).astype(SINGLE)
         else:
-            e /= total
+            e /= total + lost
         _store(e, out)
 
 
@@ -79,6 +79,7 @@ def logsumexp(x, out):
 
 @_interruptible()
 def softmax_vjp(y, g, out):
+    apart = not np.may_share_memory(y, out)
     blocks = _blocks((y, g), out)
     for axis, work, (y, g), out in blocks:
         # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
@@ -89,7 +90,7 @@ def softmax_vjp(y, g, out):
             g, c = np.subtract(g, c, out=work("h", g.shape, g.dtype)), None
         dot = _sum(work, _products(work, partial(_centred, g, c), y), g, axis).astype(g.dtype)
         for part in _pieces(work, g, axis):
-            h = work("h", g[part].shape, g.dtype)
+            h = out[part] if apart and not _across(out) else work("h", g[part].shape, g.dtype)
             np.subtract(_centred(g, c, part, h), dot, out=h)
             h *= y[part]
             if scale is not None:
@@ -99,12 +100,14 @@ def softmax_vjp(y, g, out):
 
 @_interruptible()
 def log_softmax_vjp(logy, g, out):
+    apart = not np.may_share_memory(g, out)
     blocks = _blocks((logy, g), out)
     for axis, work, (logy, g), out in blocks:
         # dx_i = g_i - exp(logy_i) * sum_j g_j
         total = _sum(work, _copy(g), g, axis).astype(g.dtype)
         for part in _pieces(work, g, axis):
-            d = np.exp(logy[part], out=work("d", g[part].shape, g.dtype))
+            d = out[part] if apart and not _across(out) else work("d", g[part].shape, g.dtype)
+            np.exp(logy[part], out=d)
             d *= total
             _store(np.subtract(g[part], d, out=d), out[part])
 
@@ -117,8 +120,7 @@ def log_softmax_jvp(logy, t, out):
         exps = _products(work, lambda part, to, logy=logy: np.exp(logy[part], out=to), t)
         dot = _sum(work, exps, t, axis).astype(t.dtype)
         for part in _pieces(work, t, axis):
-            d = np.subtract(t[part], dot, out=work("d", t[part].shape, t.dtype))
-            _store(d, out[part])
+            np.subtract(t[part], dot, out=out[part])
 
 
 @_interruptible(elements=lambda canonical: canonical[0] * canonical[1] ** 2)  # those of the result
@@ -321,9 +323,10 @@ def _sum_of_few(work, terms, dtype):
     """Sums along the first axis, of up to eight terms to three roundings: the diagonal's bound has room."""
     if len(terms) > 8:
         return _total(work, terms, 0, dtype)
-    while len(terms) > 1:
-        terms = _halved(terms, 0)
-    return terms
+    for most in (4, 3):
+        if len(terms) > most:
+            terms = _halved(terms, 0)
+    return _add_up(work, terms, 0)
 
 
 def _total(work, terms, axis, dtype):
@@ -354,12 +357,6 @@ def _halved(a, axis):
     first, second = (a[:, :half], a[:, half:]) if axis else (a[:half], a[half:])
     first[(slice(None),) * axis + (slice(second.shape[axis]),)] += second
     return first
-
-
-def _parted(s, others):
-    """A sum in two parts, of which the first is the rounded whole (fast two-sum)."""
-    whole = s + others
-    return whole, (s - whole) + others
 
 
 def _with(total, s, lost=0.0):
@@ -393,12 +390,12 @@ def _sums(work, x, axis, keep=None, shift=None):
             top = _split(e, work("part", e.shape))
             leading = _add_up(work, top, axis)
             others = (_exact if again else _add_up)(work, np.subtract(e, top, out=top), axis)
-            total = _with(total, *_parted(leading, others))
+            total = _with(total, leading, others)
         else:
             total = _with(total, _add_up(work, e, axis))
         if keep is not None and not direct:
             np.copyto(keep[part], e, casting="same_kind")
-    return total if _is_one_piece(work, x, axis) else _parted(*total)
+    return total
 
 
 def _sums_in_range(work, x, axis, keep=None):
@@ -426,7 +423,7 @@ def _summary(work, x, axis, keep=None, shifted=False):
     dominated = rest < DOMINATED * x.shape[axis]
     if dominated.any():
         _replace_dominated(work, x, m, rest, dominated, axis)
-    return m, rest, total
+    return m, rest, total + lost
 
 
 def _replace_dominated(work, x, m, rest, dominated, axis):
@@ -535,7 +532,9 @@ def _centre(work, y, g, axis):
     least, most, picked = reduce(
         _both, (_extremes(y[part], g[part], axis) for part in _pieces(work, g, axis))
     )
-    c[some] = np.where(rows[some], np.where(np.isneginf(picked), np.clip(0, least, most), picked), 0)
+    nearest = np.minimum(np.maximum(least, 0), most)
+    np.copyto(picked, nearest, where=picked == -np.inf)
+    c[some] = np.where(rows[some], picked, 0)
     return c
 
 
