@@ -7,12 +7,13 @@ import numpy as np
 # What a masked entry becomes so that it takes no part, by the name of the argument.
 _FILLED = {"y": "0", "g": "0", "t": "0", "weight": "1", "where": "False"}
 
+_DERIVATIVE = "its derivative, such as fastsoftmax.softmax_vjp"
 # What follows a computation through its own operations, by package and part of the type's name, and the way
-# around; the derivative is the op's own.
+# around.
 _TRACED = {
-    ("autograd", "Box"): "make the op an autograd.extend.primitive, and give autograd.extend.defvjp",
-    ("jax", "Tracer"): "call the op through jax.pure_callback, and give jax.custom_vjp",
-    ("torch", ""): "pass {name}.detach(), and give torch.autograd.Function",
+    ("autograd", "Box"): "take the op from fastsoftmax.autograd",
+    ("jax", "Tracer"): f"call the op through jax.pure_callback, and give jax.custom_vjp {_DERIVATIVE}",
+    ("torch", ""): f"pass {{name}}.detach(), and give torch.autograd.Function {_DERIVATIVE}",
 }
 
 
@@ -59,7 +60,7 @@ def _traced(value, name):
         if package == framework and word in type(value).__name__:
             return (
                 f"{name} is a {type(value).__name__}, and {framework} does not see into fastsoftmax: "
-                f"{way.format(name=name)} its derivative, such as fastsoftmax.softmax_vjp"
+                f"{way.format(name=name)}"
             )
     return None
 

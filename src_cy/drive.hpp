@@ -14,12 +14,19 @@ namespace {
  * serves, with the passes' state in L1; and lines so few that the TLB holds their pages all at once: a tile at a time. */
 constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
 
-template <class R> void run_rows(const Call *c, const Arrays<R> &x) {
-    for (ptrdiff_t i = 0, n = c->s.n; i < c->s.outer; i++) {
+template <class R> void run_rows(const Call *c, const Arrays<R> &x, ptrdiff_t first = 0, bool in_order = false) {
+    for (ptrdiff_t i = first, n = c->s.n; i < c->s.outer; i++) {
         const Row<R> row = {x.a + i * x.a_stride, moved(x.b, i * x.b_stride),   moved(x.out, i * n), moved(x.results, i),
-                            n,                    c->labels ? c->labels[i] : 0, c};
+                            n,                    c->labels ? c->labels[i] : 0, c,                   in_order};
         with_op(c->op, [&](auto of) ALWAYS { of.row(row); });
     }
+}
+
+/* Whether a short row that is alone may be gone over as a long one is, with sums in the order of a lane: of a panel of one row
+ * the exps take as many vectors as it has entries. Two gain from n = 9 on, three seldom. */
+INLINE bool has_sums_in_order(const Call *c) {
+    if (c->op == CROSS_ENTROPY) return !c->target.everywhere;
+    return c->op == SOFTMAX || c->op == LOG_SOFTMAX || c->op == LOGSUMEXP || c->op == SOFTMAX_VJP;
 }
 
 INLINE bool has_no_gaps(const Layout &s) { return s.outer_stride == s.n && s.n_stride == 1; }
@@ -41,6 +48,7 @@ template <class R> void run_panels(const Call *c, const Arrays<R> &x) {
     const ptrdiff_t n = c->s.n;
     const bool fits = TILE * n * VECTOR_BYTES <= PANEL_BYTES;
     for (ptrdiff_t count, i = run_few<R>(c); i < c->s.outer; i += count) {
+        if (c->s.outer - i <= (n > 8 ? 2 : 1) && has_sums_in_order(c)) return run_rows(c, x, i, true);
         const bool is_tall = fits && c->s.outer - i > 2 * LANES<R>;
         const Grid g = {n, is_tall ? TILE * LANES<R> : LANES<R>, 0, is_tall ? TALL : ROW};
         count = g.lanes < c->s.outer - i ? g.lanes : c->s.outer - i;

@@ -33,7 +33,7 @@ template <> struct Op<LOGSUMEXP> {
             return void(*r.result = most[0]);
         }
         /* log(1 + rest) may have an error of eps beside a maximum of 1, so there the sum may hold the maximum. */
-        if (most[0] > -1 && most[0] < 1)
+        if (r.in_order || (most[0] > -1 && most[0] < 1))
             return void(*r.result = most[0] + row_summary<R>(r, nullptr, most, nullptr).log1p_rest[0]);
         const Shift<V> s = shift_by(most);
         Sum<R> sum;

@@ -24,6 +24,23 @@ template <class V> INLINE int centre_of(const Extremes<V> &ends, Centre<V> *c) {
     return how | SCALED;
 }
 
+/* The sum of y * (cotangent - centre) of a short row, by pairs as `add_products` has it. */
+template <class R> INLINE vec<R> dot_in_order(const Row<R> &r, const Centre<vec<R>> &c) {
+    using V = vec<R>;
+    const bool is_scaled = c.scale[0] != 1;
+    Sum<R> sum = Sum<R>::from(0);
+    const auto y = [&](ptrdiff_t j) ALWAYS { return splat<V>(r.a[j]); };
+    const auto centred = [&](ptrdiff_t j) ALWAYS {
+        const V g = splat<V>(r.b[j]);
+        return is_scaled ? fma(g, c.scale, -c.centre) : g - c.centre;
+    };
+    for (ptrdiff_t j = 0; j < r.n; j += 2) {
+        const V product = y(j) * centred(j);
+        sum.add(j + 1 < r.n ? fma(y(j + 1), centred(j + 1), product) : product);
+    }
+    return is_scaled ? sum.value() : sum.finite();
+}
+
 template <> struct Op<SOFTMAX_VJP> {
     template <class R> static void row(const Row<R> &r) {
         using V = vec<R>;
@@ -35,13 +52,15 @@ template <> struct Op<SOFTMAX_VJP> {
                            splat<V>(-max_lane(-ends.least))};
         for (int i = 0; i < LANES<R>; i++)
             if (ends.y_max[i] == row.y_max[0]) row.at_max = splat<V>(ends.at_max[i]);
+        for (ptrdiff_t j = r.in_order ? r.n - 1 : -1; j >= 0; j--) /* the first of several */
+            if (r.a[j] == row.y_max[0]) row.at_max = splat<V>(r.b[j]);
         Centre<V> c;
         const int how = centre_of(row, &c);
         if (how & SCALED)
             on_kind<ROW>(r.grid(), Dot<R, true>{y, ct, &c, &sum});
         else if (how)
             on_kind<ROW>(r.grid(), Dot<R, false>{y, ct, &c, &sum});
-        const V dot = all_lanes(sum);
+        const V dot = r.in_order ? dot_in_order(r, c) : all_lanes(sum);
         const Ahead<R> ahead = {r.next_a(), r.next(r.b)};
         if (how & SCALED)
             on_kind<ROW>(r.grid(), Vjp<R, true>{y, ct, r.lines_of(r.out), &c, &dot, ahead});

@@ -12,7 +12,8 @@ template <> struct Op<SOFTMAX> {
         Sum<R> sum;
         exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(r.out), &s, {r.next_a(), r.next(r.out)}, &sum,
                        (Sum<R> *)nullptr);
-        const Ratio<V> q = inverse(sum.of_all_lanes().pair());
+        sum = r.in_order ? sum_in_order<R>(r.out, r.n) : sum.of_all_lanes();
+        const Ratio<V> q = inverse(sum.pair());
         on_kind<ROW>(r.grid(), Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
     }
 

@@ -3,12 +3,14 @@
 #include "passes.hpp"
 
 namespace {
-/* One contiguous row of n entries, into `out` (perhaps an input) or the one value `result`. */
+/* One contiguous row of n entries, into `out` (perhaps an input) or the one value `result`. `in_order` are the sums of a short
+ * one, to have the bits that it has as a lane of a panel. */
 template <class R> struct Row {
     const R *a, *b;
     R *out, *result;
     ptrdiff_t n, label;
     const Call *call;
+    bool in_order;
 
     ALWAYS inline Grid grid() const { return row_grid<R>(n, call->given_up); }
     template <class T> ALWAYS inline Lines<T> lines_of(T *x) const { return {x, LANES<R>}; }
@@ -78,10 +80,38 @@ template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R>
     return {log1p(rest, more, q.hi), rest, q, unit};
 }
 
+/* The sum of the exps of a short row, as a lane of a panel has it. */
+template <class R> INLINE Sum<R> sum_in_order(const R *e, ptrdiff_t n) {
+    Sum<R> sum = Sum<R>::from(Constants<R>::above);
+    for (ptrdiff_t j = 0; j < n; j++) sum.add_smaller(splat<vec<R>>(e[j]));
+    sum.take_start(Constants<R>::above);
+    return sum;
+}
+
+/* The same without those of maxima, and how many these are. */
+template <class R> INLINE Sum<R> others_in_order(const R *x, R most, const R *e, ptrdiff_t n, Sum<R> *maxima) {
+    Sum<R> sum = Sum<R>::from(0);
+    R count = 0;
+    for (ptrdiff_t j = 0; j < n; j++)
+        if (x[j] == most)
+            count += 1;
+        else
+            sum.add(splat<vec<R>>(e[j]));
+    *maxima = Sum<R>::from(count);
+    return sum;
+}
+
 /* Of a row; and the exps into `e` unless that is NULL. */
 template <class R> Summary<vec<R>> row_summary(const Row<R> &r, R *e, vec<R> most, const R *next_out) {
     const Shift<vec<R>> s = shift_by(most);
     Sum<R> sum, maxima;
+    if (r.in_order) { /* `e` may be the row itself */
+        R exps[SHORT_BYTES / sizeof(R)];
+        exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(exps), &s, Ahead<R>{}, &sum, (Sum<R> *)nullptr);
+        sum = others_in_order(r.a, most[0], exps, r.n, &maxima);
+        if (e) __builtin_memcpy(e, exps, r.n * sizeof(R));
+        return summary(s, sum, maxima);
+    }
     exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(e), &s, {r.next_a(), next_out}, &sum, &maxima);
     return summary(s, sum.of_all_lanes(), maxima.of_all_lanes());
 }

@@ -202,12 +202,15 @@ def test_autograd_boxes(backend):
     autograd = pytest.importorskip("autograd")
     x = np.array([1.0, 2.0, 0.5])
     for op in (fs.softmax, lambda x, **kwargs: fs.softmax([x[0], x[1], x[2]], **kwargs)):
-        with pytest.raises(TypeError, match=r"^x is a \w*Box, and autograd .*\.defvjp its derivative"):
+        with pytest.raises(
+            TypeError, match=r"^x is a \w*Box, and autograd .*: take the op from fastsoftmax.autograd"
+        ):
             autograd.grad(lambda x, op=op: op(x, backend=backend)[0])(x)
 
-    softmax = autograd.extend.primitive(fs.softmax)
-    autograd.extend.defvjp(softmax, lambda y, x, **kw: lambda g: fs.softmax_vjp(y, g, **kw), argnums=[0])
-    gradient = autograd.grad(lambda x: softmax(x, backend=backend)[0])(x)
+    from fastsoftmax.autograd import softmax
+
+    with fs.use_backend(backend):
+        gradient = autograd.grad(lambda x: softmax(x)[0])(x)
     checks.assert_close(gradient, fs.softmax_jacobian(fs.softmax(x, backend=backend))[0], np.float64)
 
 

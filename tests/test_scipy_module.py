@@ -1,0 +1,99 @@
+"""Promise: `fastsoftmax.scipy` is SciPy's three functions: its own tests pass; what differs is said here."""
+
+import inspect
+import os
+import re
+
+import numpy as np
+import pytest
+
+from tests import inputs, processes
+
+scipy_special = pytest.importorskip("scipy.special")
+from fastsoftmax import scipy as ours  # noqa: E402
+
+NAMES = ours.__all__
+
+
+def test_scipys_own_tests():
+    """All of them, with the functions replaced before they are imported."""
+    arguments = ["-m", "pytest", "-q", "-c", os.devnull, "-p", "no:randomly", "-p", "no:cacheprovider"]
+    arguments += [
+        "-W",
+        "default",
+        "-p",
+        "tests.scipys_functions",
+        "--pyargs",
+        "scipy.special.tests.test_logsumexp",
+    ]
+    result = processes.start(arguments, timeout=300)
+    passed = re.search(r"^(\d+) passed", result.stdout, re.MULTILINE)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+    assert int(passed[1]) >= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures(name):
+    theirs = inspect.signature(getattr(scipy_special, name)).parameters
+    mine = inspect.signature(getattr(ours, name)).parameters
+    assert [(p.name, p.default) for p in mine.values()] == [(p.name, p.default) for p in theirs.values()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i4", "i8", "u2"])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 1), (0, 2)])
+def test_values(name, dtype, axis):
+    x = (np.abs(inputs.rng().normal(size=(5, 4, 3))) * 5).astype(dtype)
+    reals = x if x.dtype.kind == "f" else x.astype(float)
+    mine, theirs = getattr(ours, name)(x, axis=axis), getattr(scipy_special, name)(reals, axis=axis)
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5 if dtype == "f4" else 1e-12, strict=True)
+
+
+def _exact(a, b):
+    """``log |sum b exp(a)|`` and the sign, with 50 digits."""
+    import mpmath
+
+    with mpmath.workdps(50):
+        total = mpmath.fsum(float(w) * mpmath.exp(float(v)) for v, w in zip(a, b, strict=True) if w)
+        return (float(mpmath.log(abs(total))) if total else -np.inf), float(mpmath.sign(total))
+
+
+@pytest.mark.parametrize("weights", ["positive", "with zeros", "of both signs"])
+def test_weights(weights, dtype):
+    rng = inputs.rng()
+    for scale in (1, 30, 300):
+        a = (rng.normal(size=(20, 7)) * scale).astype(dtype)
+        b = rng.uniform(0.1, 2, size=7).astype(dtype)
+        if weights == "with zeros":
+            b[[2, 5]] = 0
+            a[:, 2] = np.inf
+        if weights == "of both signs":
+            b[[1, 4]] *= -1
+        log, sign = ours.logsumexp(a, axis=1, b=b, return_sign=True)
+        assert log.dtype == sign.dtype == dtype
+        exact = [_exact(row, b) for row in a]
+        size = np.array([scipy_special.logsumexp(row.astype("f8"), b=np.abs(b).astype("f8")) for row in a])
+        lost = np.exp(size - [e for e, _ in exact])  # digits that cancel are no fault of the sum
+        eps = np.finfo(dtype).eps
+        bound = 4 * eps * (1 + np.abs(a[:, b != 0]).max(1)) * lost
+        assert (np.abs(log - [e for e, _ in exact]) <= bound).all()
+        assert (sign == [s for _, s in exact])[lost < 1 / eps / 100].all()
+
+
+def test_what_is_no_plain_array_goes_to_scipy():
+    for x in ([1.0, 2.0], 3.0, np.array([1 + 1j, 2]), np.array([1, 2], np.longdouble)):
+        for name in NAMES:
+            mine, theirs = (getattr(module, name) for module in (ours, scipy_special))
+            np.testing.assert_array_equal(mine(x), theirs(x))
+
+
+def test_differences():
+    """Decided: small integers do not wrap around, and a row that holds +inf is NaN."""
+    assert ours.softmax(np.array([-100, 100], np.int8))[1] == 1.0
+    assert np.isnan(ours.log_softmax(np.array([np.inf, 0.0]))).all()
+
+
+def test_patched_scipy_does_not_recurse(monkeypatch):
+    for name in NAMES:
+        monkeypatch.setattr(scipy_special, name, getattr(ours, name))
+    assert ours.softmax([0.0, 0.0])[0] == 0.5
