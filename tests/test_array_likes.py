@@ -202,9 +202,7 @@ def test_autograd_boxes(backend):
     autograd = pytest.importorskip("autograd")
     x = np.array([1.0, 2.0, 0.5])
     for op in (fs.softmax, lambda x, **kwargs: fs.softmax([x[0], x[1], x[2]], **kwargs)):
-        with pytest.raises(
-            TypeError, match=r"^x is a \w*Box, and autograd .*: take the op from fastsoftmax.autograd"
-        ):
+        with pytest.raises(TypeError, match=r"^x is a \w*Box, and autograd .*fastsoftmax\.autograd$"):
             autograd.grad(lambda x, op=op: op(x, backend=backend)[0])(x)
 
     from fastsoftmax.autograd import softmax
