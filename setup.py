@@ -97,7 +97,7 @@ extension = Extension(
     "fastsoftmax._kernels",
     ["src_cy/_kernels.pyx"],
     include_dirs=["src_cy", np.get_include()],
-    depends=[*map(str, Path("src_cy").glob("*.pxi")), *UNIT_SOURCES],
+    depends=[*map(str, Path("src_cy").glob("*.pxi")), "fastsoftmax/_kernels.pxd", *UNIT_SOURCES],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         _each("LEVELS", LEVELS),

@@ -31,11 +31,13 @@ class Candidate:
     set_threads: object = lambda n: None
     plain: bool = False  # called without the arguments that are as by default
     dtypes: tuple = ("float64", "float32", "float16", "bfloat16")
+    has_strides: bool = True  # its arrays may lie in memory as NumPy's do
 
     def has(self, case):
         return (
             _key(case) in self.ops
             and case.dtype in self.dtypes
+            and (self.has_strides or not case.side_path.is_strided)
             and case.size <= MOST_ELEMENTS.get(self.name, case.size)
         )
 
@@ -371,7 +373,7 @@ def _jax():
         op: waiting(function, options if op.startswith("cross_entropy") else "axis")
         for op, function in _table(locals()).items()
     }
-    return Candidate("jax", "peer", ops, jnp.asarray)
+    return Candidate("jax", "peer", ops, jnp.asarray, has_strides=False)
 
 
 def _numexpr():

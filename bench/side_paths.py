@@ -15,6 +15,7 @@ class SidePath(NamedTuple):
     arrays: Callable = lambda *plain: plain
     said: Callable = lambda *plain: {}
     ours: Mapping[str, Any] = MappingProxyType({})
+    is_strided: bool = False
 
 
 def _rows_apart(a):
@@ -31,9 +32,9 @@ def _weights(x, _labels):
 
 PATHS = {
     "where=": SidePath(said=lambda x: {"where": rng(3).random(x.shape) < 0.8}),
-    "rows apart": SidePath(lambda x: (_rows_apart(x),)),
-    "g apart": SidePath(lambda y, g: (y, _rows_apart(g))),
-    "Fortran order": SidePath(lambda x: (np.asfortranarray(x),)),
+    "rows apart": SidePath(lambda x: (_rows_apart(x),), is_strided=True),
+    "g apart": SidePath(lambda y, g: (y, _rows_apart(g)), is_strided=True),
+    "Fortran order": SidePath(lambda x: (np.asfortranarray(x),), is_strided=True),
     "a list": SidePath(lambda x: (x.tolist(),)),
     "int32 labels": SidePath(lambda x, labels: (x, labels.astype(np.int32))),
     "weight=": SidePath(said=lambda *plain: {"weight": _weights(*plain)}),

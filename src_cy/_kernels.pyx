@@ -135,7 +135,7 @@ cdef enum:
     UNINTERRUPTED = 16 * 1024 * 1024  # elements in some 50 ms: then Ctrl-C is looked for
 
 
-cdef const Kernels* kernels = NULL  # of the level in use
+cdef const Kernels* kernels = NULL  # of the level in use, which fastsoftmax/_isa.py chooses
 
 
 def use_level(str name not None):
@@ -390,3 +390,4 @@ include "arrays.pxi"
 include "losses.pxi"
 include "blocks.pxi"
 include "front_door.pxi"
+include "c_api.pxi"

@@ -8,6 +8,10 @@ template <> struct Op<LOG_SOFTMAX> {
         const vec<R> most = row_max(r);
         if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
         const Summary<vec<R>> s = row_summary<R>(r, nullptr, most, r.out);
+        if (r.in_order)
+            return each_vector<R>(r.n, [&](ptrdiff_t j, ptrdiff_t count) ALWAYS {
+                store_some(r.out + j, count, (load_some(r.a + j, count, R(0)) - most) - s.log1p_rest);
+            });
         on_kind<ROW>(r.grid(), Subtract<R>{r.lines_of(r.a), r.lines_of(r.out), &most, &s.log1p_rest});
     }
 

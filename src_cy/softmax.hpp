@@ -10,10 +10,14 @@ template <> struct Op<SOFTMAX> {
         if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
         const Shift<V> s = shift_by(most);
         Sum<R> sum;
+        if (r.in_order) {
+            R exps[SHORT_BYTES / sizeof(R)];
+            short_exps(r.a, r.n, s, exps);
+            return short_times(exps, r.n, inverse(sum_in_order(exps, r.n).pair()), r.out);
+        }
         exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(r.out), &s, {r.next_a(), r.next(r.out)}, &sum,
                        (Sum<R> *)nullptr);
-        sum = r.in_order ? sum_in_order<R>(r.out, r.n) : sum.of_all_lanes();
-        const Ratio<V> q = inverse(sum.pair());
+        const Ratio<V> q = inverse(sum.of_all_lanes().pair());
         on_kind<ROW>(r.grid(), Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
     }
 

@@ -1,6 +1,7 @@
-/* What ops have in common: what they are given, the maximum, and what log-type ops need of a row. Uses passes.hpp. */
+/* What ops have in common: what they are given, the maximum, and what log-type ops need of a row. Uses passes.hpp, short_row.hpp. */
 #pragma once
 #include "passes.hpp"
+#include "short_row.hpp"
 
 namespace {
 /* One contiguous row of n entries, into `out` (perhaps an input) or the one value `result`. `in_order` are the sums of a short
@@ -50,6 +51,7 @@ template <class R> void fill(const Row<R> &r, R a) {
 /* The maximum of a row in every lane, NaN passed over. */
 template <class R> INLINE vec<R> row_max(const Row<R> &r) {
     vec<R> most;
+    if (r.in_order) return short_max(r.a, r.n);
     on_kind<ROW>(r.grid(), MaxOf<R>{r.lines_of(r.a), &most});
     return splat<vec<R>>(max_lane(most));
 }
@@ -80,34 +82,13 @@ template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R>
     return {log1p(rest, more, q.hi), rest, q, unit};
 }
 
-/* The sum of the exps of a short row, as a lane of a panel has it. */
-template <class R> INLINE Sum<R> sum_in_order(const R *e, ptrdiff_t n) {
-    Sum<R> sum = Sum<R>::from(Constants<R>::above);
-    for (ptrdiff_t j = 0; j < n; j++) sum.add_smaller(splat<vec<R>>(e[j]));
-    sum.take_start(Constants<R>::above);
-    return sum;
-}
-
-/* The same without those of maxima, and how many these are. */
-template <class R> INLINE Sum<R> others_in_order(const R *x, R most, const R *e, ptrdiff_t n, Sum<R> *maxima) {
-    Sum<R> sum = Sum<R>::from(0);
-    R count = 0;
-    for (ptrdiff_t j = 0; j < n; j++)
-        if (x[j] == most)
-            count += 1;
-        else
-            sum.add(splat<vec<R>>(e[j]));
-    *maxima = Sum<R>::from(count);
-    return sum;
-}
-
 /* Of a row; and the exps into `e` unless that is NULL. */
 template <class R> Summary<vec<R>> row_summary(const Row<R> &r, R *e, vec<R> most, const R *next_out) {
     const Shift<vec<R>> s = shift_by(most);
     Sum<R> sum, maxima;
     if (r.in_order) { /* `e` may be the row itself */
         R exps[SHORT_BYTES / sizeof(R)];
-        exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(exps), &s, Ahead<R>{}, &sum, (Sum<R> *)nullptr);
+        short_exps(r.a, r.n, s, exps);
         sum = others_in_order(r.a, most[0], exps, r.n, &maxima);
         if (e) __builtin_memcpy(e, exps, r.n * sizeof(R));
         return summary(s, sum, maxima);

@@ -1,0 +1,255 @@
+"""Promise: within ``@njit`` an op has the bits that it has in Python: cached, in parallel, on any kernels."""
+
+import importlib.metadata
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from tests import checks, inputs, oracle, processes
+
+numba = pytest.importorskip("numba")
+from numba.core.errors import TypingError  # noqa: E402
+
+import fastsoftmax._numba_overloads  # noqa: E402  (an installation has an entry point)
+
+SHAPES = [((7,), -1), ((4, 6), 1), ((33, 5), -1), ((4, 6), 0), ((3, 70, 4), 1), ((2, 3, 200), -1)]
+
+
+@numba.njit
+def softmax(x, axis):
+    return fs.softmax(x, axis)
+
+
+@numba.njit
+def log_softmax(x, axis):
+    return fs.log_softmax(x, axis=axis)
+
+
+@numba.njit
+def logsumexp(x, axis):
+    return fs.logsumexp(x, axis)
+
+
+@numba.njit
+def softmax_vjp(y, g, axis):
+    return fs.softmax_vjp(y, g, axis)
+
+
+@numba.njit
+def softmax_jvp(y, g, axis):
+    return fs.softmax_jvp(y, g, axis)
+
+
+@numba.njit
+def log_softmax_vjp(y, g, axis):
+    return fs.log_softmax_vjp(y, g, axis)
+
+
+@numba.njit
+def log_softmax_jvp(y, g, axis):
+    return fs.log_softmax_jvp(y, g, axis)
+
+
+@numba.njit
+def softmax_jacobian(y, axis):
+    return fs.softmax_jacobian(y, axis)
+
+
+@numba.njit
+def cross_entropy(x, labels, axis):
+    return fs.cross_entropy(x, labels, axis)
+
+
+@numba.njit
+def cross_entropy_with_grad(x, labels, axis):
+    return fs.cross_entropy_with_grad(x, labels, axis)
+
+
+def _assert_same(actual, expected, dtype):
+    """Numba makes Python's float of a scalar of any dtype."""
+    actual = [dtype.type(a) if isinstance(a, float) else a for a in checks.as_tuple(actual)]
+    checks.assert_same_bits(tuple(actual), checks.as_tuple(expected))
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_bits(op, shape, axis, dtype):
+    if op.startswith("cross_entropy") and len(shape) == 1:
+        pytest.skip("a single row of logits has no array of labels")
+    args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype), axis)
+    expected, inside = getattr(fs, op)(*args, axis), globals()[op]
+    _assert_same(inside(*args, axis), expected, dtype)
+    spread = [np.repeat(a, 2, -1)[..., ::2] for a in args]
+    for a in spread:
+        a.setflags(write=False)
+    _assert_same(inside(*spread, axis), expected, dtype)
+
+
+@pytest.mark.parametrize("op", oracle.FORWARD)
+def test_special_rows(op, dtype):
+    x = np.array([case.row for case in inputs.SPECIAL_ROWS.values()], dtype)
+    checks.assert_same_bits(globals()[op](x, -1), getattr(fs, op)(x))
+
+
+def test_empty_rows():
+    assert (logsumexp(np.empty((3, 0)), 1) == -np.inf).all()
+    assert softmax(np.empty((0, 3)), 1).shape == (0, 3)
+    assert np.isnan(cross_entropy(np.empty((0, 3)), np.empty(0, np.int64), 1))
+
+
+@numba.njit
+def _into(x, y, out):
+    fs.softmax(x, out=out)
+    fs.softmax_vjp(out, y, out=out)
+    return fs.softmax(x, out=x)
+
+
+def test_out(dtype):
+    x, y = (inputs.rng(i).normal(size=(5, 12)).astype(dtype) for i in (0, 1))
+    expected = fs.softmax(x)
+    out = checks.poisoned(x.shape, dtype)
+    _into(x, y, out)
+    checks.assert_same_bits((x, out), (expected, fs.softmax_vjp(expected, y)))
+    with pytest.raises(ValueError, match="out has another shape"):
+        _into(x, y, np.empty((4, 12), dtype))
+
+
+@numba.njit
+def _options(x, labels):
+    return (
+        fs.cross_entropy(x, labels, ignore_index=1),
+        fs.cross_entropy(x, labels, reduction="sum"),
+        fs.cross_entropy(x, labels, reduction="none"),
+        fs.cross_entropy_with_grad(x, labels, ignore_index=-7, reduction="none"),
+    )
+
+
+def test_losses(dtype):
+    x = inputs.rng().normal(size=(40, 10)).astype(dtype)
+    for kind in (np.int64, np.int8, np.uint16):
+        labels = inputs.rng().integers(0, 10, 40).astype(kind)
+        options = {"ignore_index": 1}, {"reduction": "sum"}, {"reduction": "none"}
+        expected = [fs.cross_entropy(x, labels, **given) for given in options]
+        expected.append(fs.cross_entropy_with_grad(x, labels, ignore_index=-7, reduction="none"))
+        for actual, right in zip(_options(x, labels), expected, strict=True):
+            _assert_same(actual, right, dtype)
+    with pytest.raises(IndexError, match="out of range"):
+        cross_entropy(x, np.full(40, 10), -1)
+    with pytest.raises(ValueError, match="labels must have the shape"):
+        cross_entropy(x, np.zeros(39, np.int64), -1)
+
+
+@numba.njit
+def _temporaries(times):
+    total = 0.0
+    for _ in range(times):
+        total += fs.softmax(np.arange(10.0))[3]
+    return total / times
+
+
+@numba.njit(parallel=True)
+def _in_parallel(x):
+    result = np.empty(len(x))
+    for i in numba.prange(len(x)):
+        result[i] = fs.logsumexp(x[i] * 2.0)
+    return result
+
+
+@numba.njit(fastmath=True)
+def _fast(x):
+    return fs.softmax(x)
+
+
+def test_callers_of_every_kind():
+    assert abs(_temporaries(10_000) - fs.softmax(np.arange(10.0))[3]) < 1e-15
+    x = inputs.rng().normal(size=(1000, 30))
+    checks.assert_same_bits(_in_parallel(x), fs.logsumexp(x * 2))
+    checks.assert_same_bits(_fast(np.array([1.0, -np.inf])), np.array([1.0, 0.0]))
+    assert np.isnan(_fast(np.array([np.nan, 1.0]))).all()
+
+
+WRONG = {
+    "has no backend=": lambda x: fs.softmax(x, backend="numpy"),
+    "has no where=": lambda x: fs.softmax(x, where=x > 0),
+    "pass x.astype": lambda x: fs.softmax(x > 0),
+    "takes arrays: x is": lambda x: fs.softmax(1.0),
+    "goes along one axis": lambda x: fs.softmax(x, (0, 1)),
+    "takes arrays of one dtype": lambda x: fs.softmax_vjp(x, x[0]),
+    "has no label_smoothing=": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing=0.1),
+    'the layout "batched"': lambda x: fs.softmax_jacobian(x, layout="dense"),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_not_known_says_what_to_do(message):
+    with pytest.raises(TypingError, match=f"fastsoftmax within @njit .*{message}|{message}"):
+        numba.njit(WRONG[message])(np.ones((2, 3)))
+
+
+def test_an_axis_out_of_range():
+    with pytest.raises(ValueError, match="axis is out of range"):
+        softmax(np.ones((2, 3)), 2)
+
+
+CACHED = """
+import sys
+import numpy as np, numba
+import fastsoftmax as fs
+{prelude}
+@numba.njit(cache=True)
+def f(x):
+    return fs.softmax(x), fs.logsumexp(x)
+
+x = np.random.default_rng(0).normal(size=(3, 5))
+y, s = f(x)
+right = np.allclose(y, fs.softmax(x)), np.allclose(s, fs.logsumexp(x))
+print(sum(f.stats.cache_hits.values()), *map(bool, right))
+"""
+IMPORTED = "import fastsoftmax._numba_overloads"  # where the entry point is not installed
+
+
+@pytest.mark.parametrize("second", ["as it was", "another level", "without the extension"])
+def test_cached(tmp_path, second):
+    """Machine code of one process serves others, whatever kernels they have."""
+    script = tmp_path / "user.py"
+    script.write_text(CACHED.format(prelude=IMPORTED))
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(**more):
+        result = processes.start([str(script)], **environment, **more)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.split()
+
+    assert run() == ["0", "True", "True"]
+    if second == "as it was":
+        assert run() == ["1", "True", "True"]
+    if second == "another level":
+        assert run(FASTSOFTMAX_MAX_CPU_ISA="x86-64-v2") == ["1", "True", "True"]
+    if second == "without the extension":
+        hidden = tmp_path / "hidden.py"
+        hidden.write_text(
+            processes.HIDE_EXTENSIONS
+            + f"\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')"
+        )
+        result = processes.start([str(hidden)], **environment)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.split()[1:] == ["True", "True"]
+
+
+def test_no_import_of_numba():
+    code = "import sys, fastsoftmax; print('numba' in sys.modules)"
+    assert processes.python(code).strip() == "False"
+
+
+def test_the_entry_point():
+    """Numba finds the ops by itself, and programs that do without them see no failure."""
+    found = importlib.metadata.entry_points(group="numba_extensions")
+    if not [e for e in found if e.value == "fastsoftmax._numba_entry:init"]:
+        pytest.skip("this package is imported from a folder, not installed with its entry point")
+    code = "import numba, numpy as np\n{first}import fastsoftmax as fs\n"
+    code += "print(numba.njit(lambda x: fs.softmax(x))(np.zeros(2)))"
+    for first in ("", "numba.njit(lambda: 1)()\n"):
+        assert processes.python(code.format(first=first)).strip() == "[0.5 0.5]"
+    broken = "import sys\nsys.modules['fastsoftmax._numba_overloads'] = None\n"
+    assert processes.python(broken + "import numba\nprint(numba.njit(lambda: 1)())").strip() == "1"
