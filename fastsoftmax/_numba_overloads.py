@@ -17,8 +17,8 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-import fastsoftmax as fs
-from fastsoftmax import _isa, registry
+# Not the package itself: Numba keeps what stands here, which at the interpreter's end would keep that.
+from fastsoftmax import _isa, api, registry
 
 # What has another meaning gets another number: machine code of before may be on disk.
 RUN, SUM = "fastsoftmax_run_1", "fastsoftmax_sum_1"
@@ -231,7 +231,7 @@ def _forward(op):
 
         return run_into if has_out else run
 
-    overload(getattr(fs, op))(function)
+    overload(getattr(api, op))(function)
 
 
 def _product(op, kernel):
@@ -263,7 +263,7 @@ def _product(op, kernel):
 
         return run_into if has_out else run
 
-    overload(getattr(fs, op))(function)
+    overload(getattr(api, op))(function)
 
 
 for _op in ("softmax", "log_softmax"):
@@ -273,7 +273,7 @@ for _op in ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp"):
 _product("softmax_jvp", "softmax_vjp")
 
 
-@overload(fs.logsumexp)
+@overload(api.logsumexp)
 def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
     _check(x=x)
     _check_axis(axis)
@@ -302,7 +302,7 @@ def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, n
     return run if kept else run_row
 
 
-@overload(fs.softmax_jacobian)
+@overload(api.softmax_jacobian)
 def _softmax_jacobian(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
     _check(y=y)
     _check_axis(axis)
@@ -391,7 +391,7 @@ def _checked_loss(x, labels, axis, ignore_index, label_smoothing, reduction, **o
     return _as_contiguous(x), _REDUCTIONS[name], name == "mean", ignored, ignores
 
 
-@overload(fs.cross_entropy, prefer_literal=True)
+@overload(api.cross_entropy, prefer_literal=True)
 def _cross_entropy(
     x,
     labels,
@@ -430,7 +430,7 @@ def _cross_entropy(
     return run
 
 
-@overload(fs.cross_entropy_with_grad, prefer_literal=True)
+@overload(api.cross_entropy_with_grad, prefer_literal=True)
 def _cross_entropy_with_grad(
     x,
     labels,
