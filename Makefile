@@ -9,6 +9,7 @@ unexport PYTHONPATH PYTHONHOME
 
 # What each environment holds. Linters are pinned: a new release must not fail an old revision.
 INSTALL_demo = --editable '.[numba,demo]'
+INSTALL_examples = --editable '.[numba,demo]' 'lightgbm>=4.3'
 INSTALL_test = --editable '.[numba,test]'
 INSTALL_aarch64 = --editable '.[test]'
 INSTALL_all = --editable '.[numba,test-all]'
@@ -23,7 +24,7 @@ INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' \
 VENV_aarch64 = tests/aarch64.py
 
 # An environment is older than one of these: it is brought up to date, and the extension rebuilt.
-SOURCES := pyproject.toml $(wildcard setup.py) $(filter-out src_cy/_kernels.c,$(wildcard src_cy/*))
+SOURCES := pyproject.toml $(wildcard setup.py fastsoftmax/*.pxd) $(filter-out src_cy/_kernels.c,$(wildcard src_cy/*))
 
 in = .venv/$(1)/bin/python
 
@@ -34,13 +35,17 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo test test-all test-sanitize test-aarch64 coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
+.PHONY: help demo examples test test-all test-sanitize test-aarch64 coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/demo/current ## train a digits classifier, compare the backends, save a picture
 	$(call in,demo) examples/digits.py
+
+examples: .venv/examples/current ## a hidden Markov model and boosted trees, each with a picture
+	$(call in,examples) examples/hmm.py
+	$(call in,examples) examples/boosting.py
 
 test: .venv/test/current ## run every test on every backend that can run here
 	$(call in,test) -m pytest -n auto $(ARGS)
