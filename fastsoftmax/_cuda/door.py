@@ -1,14 +1,14 @@
-"""How the public operations notice arrays on a CUDA device, at 0.1 us for those that are not."""
+"""How the public operations notice arrays on a CUDA device, and tensors, at 0.2 us for others."""
 
 from functools import wraps
 from importlib import import_module
 
-from fastsoftmax import registry
+from fastsoftmax import _torch, registry
 from fastsoftmax._cuda.interop import on_device
 
 
 def also_on_device(function):
-    """A public operation that leaves device arrays to the one of its name in `operations`."""
+    """A public operation that leaves device arrays to the one of its name in `operations`, and tensors to `_torch`."""
     name = function.__name__
 
     @wraps(function)
@@ -16,6 +16,8 @@ def also_on_device(function):
         if args and on_device(args[0]):
             registry.find("softmax", "cuda")  # or the reason why no kernel can run
             return getattr(import_module("fastsoftmax._cuda.operations"), name)(*args, **kwargs)
+        if args and _torch.is_tensor(args[0]):
+            return _torch.call(function, args, kwargs)
         return function(*args, **kwargs)
 
     return op
