@@ -8,7 +8,7 @@ from fastsoftmax._cuda.interop import on_device
 
 
 def also_on_device(function):
-    """A public operation that leaves device arrays to the one of its name in `operations`, and tensors to `_torch`."""
+    """A public operation that leaves device arrays to the one of its name in `operations`; and tensors."""
     name = function.__name__
 
     @wraps(function)
