@@ -406,8 +406,11 @@ def _sums_in_range(work, x, axis, keep=None):
     if np.minimum.reduce(total, axis=None) >= least and np.maximum.reduce(total, axis=None) <= most:
         return (total, lost), 0.0
     stays = (total >= least) & (total <= most)
-    shift = np.where(stays, 0.0, _finite_max(x, axis))
+    shift = _finite_max(x, axis)
+    shift *= ~stays  # in a third of the time of `np.where`
     shifted = _sums(work, x, axis, keep, shift)
+    if x.dtype == SINGLE or x.shape[axis] <= MANY:  # rows that stay have the same sums again
+        return shifted, shift
     return tuple(np.where(stays, a, b) for a, b in zip((total, lost), shifted, strict=True)), shift
 
 
