@@ -19,21 +19,10 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 # Not the package itself: Numba keeps what stands here, which at the interpreter's end would keep that.
 from fastsoftmax import _isa, api, registry
+from fastsoftmax.registry import OPS  # in the order of the numbers in src_cy/call.h
 
 # What has another meaning gets another number: machine code of before may be on disk.
 RUN, SUM = "fastsoftmax_run_1", "fastsoftmax_sum_1"
-
-# By their numbers in src_cy/call.h.
-OPS = (
-    "softmax",
-    "log_softmax",
-    "logsumexp",
-    "softmax_vjp",
-    "log_softmax_vjp",
-    "log_softmax_jvp",
-    "softmax_jacobian",
-    "cross_entropy",
-)
 
 
 # ---- symbols -----------------------------------------------------------------------------------

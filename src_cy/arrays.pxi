@@ -173,7 +173,6 @@ cdef void set_stored(Stored* x, cnp.ndarray a, int type, cnp.ndarray shape, cons
     """How an array lies that is broadcast to another's shape; ``rows_last`` has no axes after those of rows."""
     cdef int k, own, more = cnp.PyArray_NDIM(shape) - cnp.PyArray_NDIM(a)
     cdef Py_ssize_t length, stride
-    cdef bint within
     x.at, x.type = cnp.PyArray_BYTES(a), <type_t>type
     x.outer.ndim = x.n.ndim = x.inner.ndim = x.row.ndim = 0
     x.outer.count = x.n.count = x.inner.count = x.row.count = 1
