@@ -27,6 +27,12 @@ INLINE __mmask16 less(vec<float> a, vec<float> b) { return _mm512_cmp_ps_mask(a,
 INLINE __mmask8 less(vec<double> a, vec<double> b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 INLINE __mmask16 equal(vec<float> a, vec<float> b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 INLINE __mmask8 equal(vec<double> a, vec<double> b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+INLINE __mmask16 are_equal(bits_of<vec<float>> a, bits_of<vec<float>> b) {
+    return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+}
+INLINE __mmask8 are_equal(bits_of<vec<double>> a, bits_of<vec<double>> b) {
+    return _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b);
+}
 INLINE bool any(__mmask16 hit) { return hit != 0; }
 INLINE __mmask16 is_negative(bits_of<vec<float>> a) { return _mm512_movepi32_mask((__m512i)a); }
 INLINE __mmask8 is_negative(bits_of<vec<double>> a) { return _mm512_movepi64_mask((__m512i)a); }

@@ -239,7 +239,7 @@ template <class R> INLINE void fill_masked(const Call &part, const uint8_t *mask
     }
 }
 
-template <class R> void run_part(const Call *c, ptrdiff_t i, const Part &p, const Room<R> &room) {
+template <class R> void run_block(const Call *c, ptrdiff_t i, const Part &p, const Room<R> &room) {
     const Conversion &v = *c->conversion;
     const ptrdiff_t entries = (p.along_inner ? c->s.n : p.count) * p.width, results = p.along_inner ? 1 : c->s.inner;
     Part of_result = p;
@@ -260,7 +260,7 @@ template <class R> void run_part(const Call *c, ptrdiff_t i, const Part &p, cons
     }
     if (c->b) part.b = input(v.b, c->sb, p, &part.sb, room.b);
     if (c->op == SOFTMAX_JACOBIAN) of_result.width = p.width * p.width;
-    const bool is_direct = v.out.is_ready && (!mask || is_one_line(v.out, of_result));
+    const bool is_direct = c->out && v.out.is_ready && (!mask || is_one_line(v.out, of_result));
     if (c->out) part.out = is_direct ? where_it_is<R>(v.out, c->so, of_result, &part.so) : room.out;
     part.results = v.halves ? room.one_a_row : moved((R *)c->results, i * (p.along_inner ? 1 : c->results_stride));
     part.labels = moved(c->labels, i * (p.along_inner ? 1 : c->labels_stride));
@@ -279,7 +279,7 @@ template <class R> void run_converted(const Call *c) {
     for (ptrdiff_t i = 0, count; i < rows; i += count) {
         count = least(room.step, rows - i);
         /* Of a single column lines are two entries long: without gaps it would be a row. */
-        run_part(c, i, {c->first + i, count, v.along_inner ? most(count, 2) : entries, (bool)v.along_inner}, room);
+        run_block(c, i, {c->first + i, count, v.along_inner ? most(count, 2) : entries, (bool)v.along_inner}, room);
     }
     __atomic_store_n(&v.taken[k], 0, __ATOMIC_RELEASE);
 }

@@ -62,42 +62,74 @@ template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R m
     r.out[r.label] = scale * ((total * y_label - (everywhere ? everywhere[r.label] : 0)) - at_label * one_minus);
 }
 
-/* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. */
-template <class R> struct AtLabel {
+/* What the labels of one vector of rows contribute. Ignored ones and lanes without a row have label -1. Of few lines, as a
+ * `known` grid has, each is compared with the labels: to gather and scatter takes 40 operations each where the CPU has them. */
+template <bool known, class R> struct AtLabel {
     using V = vec<R>;
-    ptrdiff_t label[LANES<R>];
+    ptrdiff_t label[LANES<R>]; /* or, of few lines, `lane` */
+    bits_of<V> lane;
     mask_of<V> ignored;
     V at, everywhere, x;
 
-    ALWAYS inline void look_up(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, const R *row, ptrdiff_t stride) {
-        int_of<R> high[LANES<R>]; /* the upper half of each label, where its sign is, or all of it */
-        bits_of<V> sign;
-        if (count >= LANES<R>)
+    ALWAYS inline void look_up(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, Lines<const R> row, ptrdiff_t lines) {
+        const auto weight = [&](ptrdiff_t label) ALWAYS { return at_label_of<R>(t, label); };
+        const auto smoothing = [&](ptrdiff_t label) ALWAYS { return everywhere_of<R>(t)[label]; };
+        if constexpr (known)
+            for (int l = 0; l < LANES<R>; l++) lane[l] = (int_of<R>)labels[l];
+        else if (count >= LANES<R>)
             __builtin_memcpy(label, labels, sizeof label);
         else
             for (int l = 0; l < LANES<R>; l++) label[l] = l < count ? labels[l] : -1;
-        for (int l = 0; l < LANES<R>; l++) high[l] = (int_of<R>)(label[l] >> 8 * (sizeof *labels - sizeof *high));
-        __builtin_memcpy(&sign, high, sizeof sign);
-        ignored = is_negative(sign);
-        x = gather(row, stride, label);
-        const auto weight = [&](int l) ALWAYS { return label[l] < 0 ? 0 : at_label_of<R>(t, label[l]); };
-        const auto smoothing = [&](int l) ALWAYS { return label[l] < 0 ? 0 : everywhere_of<R>(t)[label[l]]; };
-        at = t->weight ? of_lanes<V>(weight) : splat<V>((R)t->at_label);
-        everywhere = t->everywhere ? of_lanes<V>(smoothing) : splat<V>(0);
+        ignored = are_negative();
+        x = from(row, lines);
+        at = t->weight ? of_each(weight, lines) : splat<V>((R)t->at_label);
+        everywhere = t->everywhere ? of_each(smoothing, lines) : splat<V>(0);
     }
 
-    /* Put each lane of `v` at its label's entry. */
-    ALWAYS inline void put(R *out, ptrdiff_t stride, V v) const {
-        R lane[LANES<R>];
-        store(lane, v);
+    ALWAYS inline mask_of<V> are_negative() const {
+        if constexpr (known) return is_negative(lane);
+        int_of<R> high[LANES<R>]; /* the upper half of each label, where its sign is, or all of it */
+        bits_of<V> sign;
+        for (int l = 0; l < LANES<R>; l++) high[l] = (int_of<R>)(label[l] >> 8 * (sizeof *label - sizeof *high));
+        __builtin_memcpy(&sign, high, sizeof sign);
+        return is_negative(sign);
+    }
+
+    /* In each lane the entry of its line, or 0. */
+    ALWAYS inline V from(Lines<const R> x, ptrdiff_t lines) const {
+        if constexpr (!known) return gather(x.at, x.stride, label);
+        V v = splat<V>(0);
+        for (ptrdiff_t j = 0; j < lines; j++) v = select(are_equal(lane, (int_of<R>)j - bits_of<V>{}), load(x.at + j * x.stride), v);
+        return v;
+    }
+
+    /* In each lane value(label), or 0. */
+    template <class Value> ALWAYS inline V of_each(Value value, ptrdiff_t lines) const {
+        if constexpr (!known) return of_lanes<V>([&](int l) ALWAYS { return label[l] < 0 ? 0 : value(label[l]); });
+        V v = splat<V>(0);
+        for (ptrdiff_t j = 0; j < lines; j++) v = select(are_equal(lane, (int_of<R>)j - bits_of<V>{}), splat<V>(value(j)), v);
+        return v;
+    }
+
+    /* Put each lane of `v` into its line. */
+    ALWAYS inline void put(Lines<R> out, ptrdiff_t lines, V v) const {
+        if constexpr (known) {
+            for (ptrdiff_t j = 0; j < lines; j++) {
+                R *p = out.at + j * out.stride;
+                store(p, select(are_equal(lane, (int_of<R>)j - bits_of<V>{}), v, load(p)));
+            }
+            return;
+        }
+        R lane_of[LANES<R>];
+        store(lane_of, v);
         for (int l = 0; l < LANES<R>; l++)
-            if (label[l] >= 0) out[label[l] * stride + l] = lane[l];
+            if (label[l] >= 0) out.at[label[l] * out.stride + l] = lane_of[l];
     }
 };
 
 /* The gradients of rows from their exps, which they replace. */
 template <bool known, class R>
-INLINE void gradients_grid(const Rows<R> &r, const AtLabel<R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
+INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
     using V = vec<R>;
     const R *everywhere = everywhere_of<R>(r.target), total = (R)r.target->total, scale = (R)r.target->scale;
     V dx_label[MOST_VECTORS], zero = splat<V>(0);
@@ -105,7 +137,7 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<R> *a, const vec<R> *
     bool ignored = false;
     for (int w = 0; w < vectors<R>(r.g); w++) {
         const Ratio<V> per_exp = ratio(product(s[w].unit, s[w].inverse));
-        V y_label = times(gather(r.out.at + w * LANES<R>, r.out.stride, a[w].label), per_exp);
+        V y_label = times(a[w].from({r.out.at + w * LANES<R>, r.out.stride}, r.g.lines), per_exp);
         V one_minus = share(s[w].rest, s[w].inverse);
         one_minus = select(equal(a[w].x, most[w]), one_minus, 1 - y_label);
         dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
@@ -121,7 +153,7 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<R> *a, const vec<R> *
             if (everywhere) dx -= scale * everywhere[j];
             store_part(p, left, select(a[w].ignored, zero, dx));
         }
-    for (int w = 0; w < vectors<R>(r.g); w++) a[w].put(r.out.at + w * LANES<R>, r.out.stride, dx_label[w]);
+    for (int w = 0; w < vectors<R>(r.g); w++) a[w].put({r.out.at + w * LANES<R>, r.out.stride}, r.g.lines, dx_label[w]);
 }
 
 /* One loss a row; and the gradient into `out` unless that is NULL. Ignored rows have neither. */
@@ -152,12 +184,12 @@ template <> struct Op<CROSS_ENTROPY> {
         using V = vec<R>;
         const Target *t = r.target;
         V most[MOST_VECTORS], spread[MOST_VECTORS], zero = splat<V>(0);
-        AtLabel<R> a[MOST_VECTORS];
+        AtLabel<known, R> a[MOST_VECTORS];
         Summary<V> s[MOST_VECTORS];
         on<known>(r.g, MaxOf<R>{r.a, most});
         for (int w = 0; w < vectors<R>(r.g); w++) {
             most[w] = nan_unless_finite(most[w]);
-            a[w].look_up(r.labels + w * LANES<R>, r.count - w * LANES<R>, t, r.a.at + w * LANES<R>, r.a.stride);
+            a[w].look_up(r.labels + w * LANES<R>, r.count - w * LANES<R>, t, {r.a.at + w * LANES<R>, r.a.stride}, r.g.lines);
         }
         if (t->everywhere) half_spread<false>(r.g, r.a, most, everywhere_of<R>(t), spread);
         grid_summary<known>(r, r.out, most, s);

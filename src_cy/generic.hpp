@@ -7,6 +7,7 @@ template <class V> using mask_of = bits_of<V>;
 template <class V> INLINE mask_of<V> greater(V a, V b) { return a > b; }
 template <class V> INLINE mask_of<V> less(V a, V b) { return a < b; }
 template <class V> INLINE mask_of<V> equal(V a, V b) { return a == b; }
+template <class Bits> INLINE Bits are_equal(Bits a, Bits b) { return a == b; }
 template <class Bits> INLINE Bits is_negative(Bits a) { return a < 0; }
 template <class R> INLINE mask_of<vec<R>> only_lane(ptrdiff_t i) {
     mask_of<vec<R>> lane;

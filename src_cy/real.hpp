@@ -170,13 +170,22 @@ template <class V> INLINE Pair<V> plus(Pair<V> a, Pair<V> b) {
     return s;
 }
 
-/* exp(x - max) / exp_biased(x): 2**-bias over the factor that exps have in common, which is the exp of what the maximum
+/* Of `count` vectors exp(x - max) / exp_biased(x): 2**-bias over the factor that exps have in common, which is the exp of what the maximum
  * leaves of its quotient. The exp of the negative of that is within the polynomial's range (shift_by). */
-template <class V> INLINE Pair<V> per_biased(const Shift<V> &s) {
+template <int count, class V> INLINE void per_biased(const Shift<V> *s, Pair<V> *unit) {
     using C = constants_of<V>;
-    V k = C::magic - s.magic, d = fma(k, splat<V>(C::ln2_high), s.taken - s.max), low = k * C::ln2_low, x;
-    expm1<1>(&x, &d, &low);
-    return fast_two_sum(splat<V>(C::unbias), x * C::unbias);
+    V k[count], d[count], low[count], x[count];
+    for (int i = 0; i < count; i++) k[i] = C::magic - s[i].magic;
+    for (int i = 0; i < count; i++) d[i] = fma(k[i], splat<V>(C::ln2_high), s[i].taken - s[i].max);
+    for (int i = 0; i < count; i++) low[i] = k[i] * C::ln2_low;
+    expm1<count>(x, d, low);
+    for (int i = 0; i < count; i++) unit[i] = fast_two_sum(splat<V>(C::unbias), x[i] * C::unbias);
+}
+
+template <class V> INLINE Pair<V> per_biased(const Shift<V> &s) {
+    Pair<V> unit;
+    per_biased<1>(&s, &unit);
+    return unit;
 }
 
 /* What a * b, rounded to `product`, lost. */
@@ -236,24 +245,32 @@ template <class V> INLINE Ratio<V> multiple(V factor, Ratio<V> q) {
     return ratio(product(Pair<V>{factor, splat<V>(0)}, q));
 }
 
-/* log(1 + s.hi + s.lo) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `more` is 1 + s.hi,
- * exactly, and `inverse` about 1 / more. */
-template <class V> INLINE V log1p(Pair<V> s, Pair<V> more, V inverse) {
+/* Of `count` vectors log(1 + s.hi + s.lo) for s >= 0 to 1 ULP, after fdlibm's s_log1p.c (Sun Microsystems, 1993). `more` is
+ * 1 + s.hi, exactly, and `share` about 1 / more. */
+template <int count, class V> INLINE void log1p(const Pair<V> *s, const Pair<V> *more, const Ratio<V> *share, V *log) {
     using C = constants_of<V>;
     using Bits = bits_of<V>;
     const V magic = splat<V>(C::plain_magic), zero = splat<V>(0);
-    Bits shifted = (Bits)more.hi - C::sqrt_half_bits;
-    Bits exponent = shifted >> C::mantissa_bits;
-    V k = (V)((Bits)magic + exponent) - magic;
-    V f = (V)((Bits)more.hi - (exponent << C::mantissa_bits)) - 1;
-    mask_of<V> near_one = equal(k, zero);
-    f = select(near_one, s.hi, f);
-    V lost = (select(near_one, zero, more.lo) + s.lo) * inverse;
-    V half = f * f / 2, z = f * reciprocal(2 + f), w = z * z, r;
-    polynomial<1>(C::log_coefficients, &w, &r);
-    r *= w;
-    V low = fma(k, splat<V>(C::log2_low), lost);
-    V log = fma(k, splat<V>(C::log2_high), (fma(z, half + r, low) - half) + f);
-    return select(less(s.hi, splat<V>(C::max_real)), log, s.hi); /* inf and NaN */
+    V k[count], f[count], lost[count], half[count], z[count], w[count], r[count], low[count];
+    for (int i = 0; i < count; i++) {
+        Bits exponent = ((Bits)more[i].hi - C::sqrt_half_bits) >> C::mantissa_bits;
+        k[i] = (V)((Bits)magic + exponent) - magic;
+        f[i] = (V)((Bits)more[i].hi - (exponent << C::mantissa_bits)) - 1;
+    }
+    for (int i = 0; i < count; i++) {
+        mask_of<V> near_one = equal(k[i], zero);
+        f[i] = select(near_one, s[i].hi, f[i]);
+        lost[i] = (select(near_one, zero, more[i].lo) + s[i].lo) * share[i].hi;
+    }
+    for (int i = 0; i < count; i++) half[i] = f[i] * f[i] / 2;
+    for (int i = 0; i < count; i++) z[i] = f[i] * reciprocal(2 + f[i]);
+    for (int i = 0; i < count; i++) w[i] = z[i] * z[i];
+    polynomial<count>(C::log_coefficients, w, r);
+    for (int i = 0; i < count; i++) r[i] *= w[i];
+    for (int i = 0; i < count; i++) low[i] = fma(k[i], splat<V>(C::log2_low), lost[i]);
+    for (int i = 0; i < count; i++) z[i] = fma(z[i], half[i] + r[i], low[i]);
+    for (int i = 0; i < count; i++) f[i] = (z[i] - half[i]) + f[i];
+    for (int i = 0; i < count; i++) log[i] = fma(k[i], splat<V>(C::log2_high), f[i]);
+    for (int i = 0; i < count; i++) log[i] = select(less(s[i].hi, splat<V>(C::max_real)), log[i], s[i].hi); /* inf and NaN */
 }
 } // namespace

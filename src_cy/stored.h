@@ -60,9 +60,10 @@ static inline void set_layout(Stored *x, Layout *s, enum type type, int is_writt
     const ptrdiff_t itemsize = type == FLOAT32 ? sizeof(float) : sizeof(double);
     ptrdiff_t inner_stride;
     s->outer = x->outer.count, s->n = x->n.count, s->inner = x->inner.count;
-    x->is_ready = x->type == type && has_one_stride(&x->inner, itemsize, 1, &inner_stride) && inner_stride == 1 &&
-                  has_one_stride(&x->n, itemsize, s->inner, &s->n_stride) &&
-                  has_one_stride(&x->outer, itemsize, s->n * s->inner, &s->outer_stride);
+    const int of_inner = has_one_stride(&x->inner, itemsize, 1, &inner_stride);
+    const int of_n = has_one_stride(&x->n, itemsize, s->inner, &s->n_stride);
+    const int of_outer = has_one_stride(&x->outer, itemsize, s->n * s->inner, &s->outer_stride);
+    x->is_ready = x->type == type && of_inner && inner_stride == 1 && of_n && of_outer;
     if (!x->is_ready || s->inner > 1) return;
     const int lies_across = s->outer_stride == 1 && s->outer > 1 && s->n > 1 && is_short(s->n, itemsize);
     x->is_ready = is_written ? s->n_stride == 1 && s->outer_stride == s->n : s->n_stride == 1 || lies_across;

@@ -70,16 +70,30 @@ template <class V> struct Summary {
     Pair<V> unit;
 };
 
-/* From the sum that leaves the maxima out, and their number. */
-template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R> sum, Sum<R> maxima) {
+/* From the sums that leave the maxima out, and their number. Four vectors step by step, not one after the other, where each
+ * step waits for the one before: the cross-entropy of 5 classes takes 0.8 of the time. */
+template <int count, class R>
+INLINE void summaries(const Shift<vec<R>> *s, const Sum<R> *sum, const Sum<R> *maxima, Summary<vec<R>> *of) {
     using V = vec<R>;
     const Pair<V> one = {splat<V>(1), splat<V>(0)}, less_one = {splat<V>(-1), splat<V>(0)};
-    Pair<V> unit = per_biased(s), rest = product(sum.pair(), ratio(unit));
-    if (any(greater(maxima.finite(), one.hi))) /* seldom; where there are no ties it changes nothing */
-        rest = plus(rest, plus(maxima.pair(), less_one));
-    Pair<V> more = two_sum(one.hi, rest.hi);
-    Ratio<V> q = inverse(Pair<V>{more.hi, more.lo + rest.lo});
-    return {log1p(rest, more, q.hi), rest, q, unit};
+    Pair<V> unit[count], rest[count], more[count];
+    Ratio<V> q[count];
+    V log[count];
+    per_biased<count>(s, unit);
+    for (int i = 0; i < count; i++) rest[i] = product(sum[i].pair(), ratio(unit[i]));
+    for (int i = 0; i < count; i++)
+        if (any(greater(maxima[i].finite(), one.hi))) /* seldom; where there are no ties it changes nothing */
+            rest[i] = plus(rest[i], plus(maxima[i].pair(), less_one));
+    for (int i = 0; i < count; i++) more[i] = two_sum(one.hi, rest[i].hi);
+    for (int i = 0; i < count; i++) q[i] = inverse(Pair<V>{more[i].hi, more[i].lo + rest[i].lo});
+    log1p<count>(rest, more, q, log);
+    for (int i = 0; i < count; i++) of[i] = {log[i], rest[i], q[i], unit[i]};
+}
+
+template <class R> INLINE Summary<vec<R>> summary(const Shift<vec<R>> &s, Sum<R> sum, Sum<R> maxima) {
+    Summary<vec<R>> of;
+    summaries<1, R>(&s, &sum, &maxima, &of);
+    return of;
 }
 
 /* Of a row; and the exps into `e` unless that is NULL. */
@@ -104,6 +118,7 @@ INLINE void grid_summary(const Rows<R> &r, Lines<R> e, const vec<R> *most, Summa
     Sum<R> sum[MOST_VECTORS], maxima[MOST_VECTORS];
     for (int w = 0; w < vectors<R>(r.g); w++) s[w] = shift_by(most[w]);
     exps_of<known>(r.g, r.a, e, s, r.ahead, sum, maxima);
-    for (int w = 0; w < vectors<R>(r.g); w++) of[w] = summary(s[w], sum[w], maxima[w]);
+    if (known || r.g.kind == TALL) return summaries<TILE, R>(s, sum, maxima, of);
+    for (int w = 0; w < vectors<R>(r.g); w++) summaries<1, R>(s + w, sum + w, maxima + w, of + w);
 }
 } // namespace

@@ -34,14 +34,16 @@ _API = _files(
 _KERNELS = _files("cross_entropy", "special_values", "derivatives", "ulp", "long_rows", "against_autograd")
 # These start many processes, and are about the installation.
 _SLOW = ("odd_settings", "without_numba", "without_the_compiled", "report_of", "import_takes", "every_level")
+# The long way, which plain calls of compiled kernels do not go, is other backends'.
+_LONG_WAY = "cython,numpy"
 _REGISTRY = (*_files("registry", "plain_calls"), "-k", " and ".join(f"not {name}" for name in _SLOW))
 
 SUITES = {
-    "fastsoftmax/api.py": Suite("cython", _API),
-    "fastsoftmax/_converted.py": Suite("cython", _API),
+    "fastsoftmax/api.py": Suite(_LONG_WAY, _API),
+    "fastsoftmax/_converted.py": Suite(_LONG_WAY, _API),
     "fastsoftmax/registry.py": Suite("cython,numpy,python", _REGISTRY),
-    "fastsoftmax/_arrays.py": Suite("cython", (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
-    "fastsoftmax/_options.py": Suite("cython", _API),
+    "fastsoftmax/_arrays.py": Suite(_LONG_WAY, (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
+    "fastsoftmax/_options.py": Suite(_LONG_WAY, _API),
     "fastsoftmax/_asarray.py": Suite("cython", _files("array_likes")),
     "fastsoftmax/backends/python.py": Suite("python", _KERNELS),
     "fastsoftmax/backends/numpy.py": Suite("numpy", _KERNELS),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
+from fastsoftmax.backends import numpy as numpy_kernels
 from tests import checks, oracle, processes, structured
 from tests.oracle import Exact
 from tests.structured import Classes, Pattern, Row
@@ -30,6 +31,53 @@ def test_a_million_entries(family, copies, axis, backend, dtype):
         pytest.skip(f"{backend} takes half a minute")
     row = structured.FAMILIES[family](dtype, 10**6)
     _assert_within_bounds(row._replace(copies=copies, axis=axis), backend, dtype)
+
+
+PIECES = ("rounded_down", "high_first", "high_last", "equal")
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("family", PIECES)
+def test_rows_of_many_pieces(family, axis, dtype, monkeypatch):
+    """`numpy` takes long rows in pieces of BLOCK bytes: of smaller ones a row of this length has 800."""
+    monkeypatch.setattr(numpy_kernels, "BLOCK", 1024)
+    row = structured.FAMILIES[family](dtype, 10**5)
+    _assert_within_bounds(row._replace(copies=2, axis=axis), "numpy", dtype)
+
+
+@pytest.mark.parametrize("place", [0, 700, -1])
+def test_saturated_row_of_many_pieces(place, dtype, monkeypatch):
+    """The cotangent of the dominant entry is the centre, in whichever piece that is."""
+    monkeypatch.setattr(numpy_kernels, "BLOCK", 1024)
+    n, size = 1400, 1e6 if dtype == np.float32 else 1e14
+    y = np.full((1, n), 1e-12, dtype)
+    y[0, place] = 1
+    g = size + np.linspace(-1, 1, n).astype(dtype)[None]
+    actual = fs.softmax_vjp(y, g, backend="numpy")
+    h = g[0].astype(np.longdouble) - g[0, place]
+    exact = y[0] * (h - (y[0] * h).sum())
+    np.testing.assert_allclose(actual[0], exact.astype(np.float64), rtol=1e-5, atol=1e-17)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_cotangent_with_equal_ends_in_many_pieces(sign, dtype, monkeypatch):
+    """A row with equal ends may have a constant cotangent, or as here not: its centre is then 0."""
+    monkeypatch.setattr(numpy_kernels, "BLOCK", 1024)
+    n = 1400
+    far = (np.arange(n) < 300) | (np.arange(n) == n - 1)
+    y = np.where(far, 1e-12, 1 / (n - far.sum())).astype(dtype)[None]
+    g = np.where(far, sign * 5, 0).astype(dtype)[None]
+    actual = fs.softmax_vjp(y, g, backend="numpy")
+    exact = y.astype(np.float64) * (g - (y.astype(np.float64) * g).sum())
+    np.testing.assert_allclose(actual, exact, rtol=1e-5)
+
+
+def test_jacobian_of_many_pieces(monkeypatch):
+    monkeypatch.setattr(numpy_kernels, "BLOCK", 1024)
+    y = fs.softmax(np.linspace(-3, 3, 50)[None])
+    np.testing.assert_allclose(
+        fs.softmax_jacobian(y, backend="numpy")[0], np.diag(y[0]) - np.outer(y, y), rtol=1e-14, atol=1e-17
+    )
 
 
 def _assert_within_bounds(row, backend, dtype):
@@ -81,6 +129,17 @@ def test_more_maxima_than_a_float_counts(shape, backend):
     _assert_near(dx[-1], 1 / n - 1, 4)
     y = fs.softmax(x, 0, out=x, backend=backend)
     _assert_near(y[[0, n // 2, -1]], 1 / n, 3)
+
+
+def test_two_maxima_over_a_million(backend, dtype):
+    """Few beside so many entries, and all that the row is about."""
+    if checks.is_slow(backend):
+        pytest.skip(f"{backend} takes half a minute")
+    x = np.full(2**20, -1000, dtype)
+    x[[5, -5]] = 0
+    _assert_near(fs.logsumexp(x, backend=backend), np.log(2), 2)
+    _assert_near(fs.log_softmax(x, backend=backend)[5], -np.log(2), 3)
+    _assert_near(fs.cross_entropy_with_grad(x, 5, backend=backend)[1][5], -0.5, 4)
 
 
 def _assert_near(actual, desired, ulps):
