@@ -8,7 +8,7 @@
 
 namespace {
 /* Of each array in a block: two or three of them leave the L2 cache room, and malloc takes no new pages for them. */
-constexpr ptrdiff_t BLOCK_BYTES = 32 * 1024;
+constexpr ptrdiff_t BLOCK_BYTES = 16 * 1024;
 /* Blocks of columns are no narrower: two cache lines of each. Those of rows that lie across are whole vectors of them, since
  * they share cache lines, as long as that is no more than MOST_ACROSS. */
 constexpr ptrdiff_t LEAST_COLUMNS = 32, MOST_ACROSS = 4 * 1024 * 1024;

@@ -31,19 +31,19 @@ cdef cnp.ndarray labels_of(object value, cnp.ndarray x, const Along* along, obje
         labels = cnp.PyArray_Cast(labels, cnp.NPY_INTP)
     taking_part[0] = cnp.PyArray_SIZE(labels)
     cdef Py_ssize_t* at = <Py_ssize_t*>cnp.PyArray_DATA(labels)
-    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index, n = entries_along(x, along)
-    cdef size_t largest = 0
+    cdef Py_ssize_t i, ignored = 0 if ignore_index is None else ignore_index
+    cdef size_t last = entries_along(x, along) - 1, signs = 0  # of a label and of what it lacks of the last
     if ignore_index is not None:
         for i in range(cnp.PyArray_SIZE(labels)):
             if at[i] == ignored:
                 at[i] = -1
                 taking_part[0] -= 1
             else:
-                largest = max(largest, <size_t>at[i])
+                signs |= <size_t>at[i] | (last - <size_t>at[i])
     else:
         for i in range(cnp.PyArray_SIZE(labels)):
-            largest = max(largest, <size_t>at[i])  # a negative one is the largest of all
-    return labels if largest < <size_t>n else None
+            signs |= <size_t>at[i] | (last - <size_t>at[i])
+    return labels if <Py_ssize_t>signs >= 0 else None
 
 
 cdef double sum_of_weights(cnp.ndarray labels, cnp.ndarray weight) except *:
