@@ -116,6 +116,38 @@ def test_out(dtype):
 
 
 @numba.njit
+def _over(x, y, labels, out):
+    fs.softmax_vjp(x, y, out=out)
+    return fs.cross_entropy_with_grad(x, labels, 0, out=out)
+
+
+def test_out_that_overlaps(dtype):
+    """In any way: a row later, over the cotangent, over both."""
+    given, labels = inputs.rng().normal(size=(7, 12)).astype(dtype), inputs.rng(1).integers(0, 5, 12)
+    for first, second, to in ((0, 2, 1), (2, 0, 1), (0, 2, 0), (0, 2, 2), (1, 1, 1)):
+        memory = given.copy()
+        x, y, out = (memory[start : start + 5] for start in (first, second, to))
+        vjp = fs.softmax_vjp(x, y)
+        written = given.copy()
+        written[to : to + 5] = vjp
+        loss, dx = fs.cross_entropy_with_grad(written[first : first + 5], labels, 0)
+        found, there = _over(x, y, labels, out)
+        _assert_same(found, loss, dtype)
+        checks.assert_same_bits((there, out), (dx, dx))
+
+
+@numba.njit
+def _kept(x, out):
+    return fs.logsumexp(x, 1, keepdims=True), fs.logsumexp(x, 0, keepdims=False), fs.logsumexp(x, out=out)
+
+
+def test_keepdims(dtype):
+    x, out = inputs.rng().normal(size=(4, 6, 5)).astype(dtype), checks.poisoned((4, 6), dtype)
+    expected = fs.logsumexp(x, 1, keepdims=True), fs.logsumexp(x, 0), fs.logsumexp(x)
+    checks.assert_same_bits((*_kept(x, out), out), (*expected, expected[-1]))
+
+
+@numba.njit
 def _options(x, labels):
     return (
         fs.cross_entropy(x, labels, ignore_index=1),
@@ -138,6 +170,55 @@ def test_losses(dtype):
         cross_entropy(x, np.full(40, 10), -1)
     with pytest.raises(ValueError, match="labels must have the shape"):
         cross_entropy(x, np.zeros(39, np.int64), -1)
+
+
+@numba.njit
+def _weighted(x, labels, weight, smoothing, out):
+    return (
+        fs.cross_entropy(x, labels, weight=weight, ignore_index=3),
+        fs.cross_entropy(x, labels, label_smoothing=smoothing, reduction="none"),
+        fs.cross_entropy_with_grad(x, labels, weight=weight, label_smoothing=smoothing, ignore_index=3),
+        fs.cross_entropy_with_grad(x, labels, weight=weight, reduction="sum", out=out),
+    )
+
+
+@pytest.mark.parametrize("n", [10, 300])
+def test_weights_and_smoothing(n, dtype):
+    x, labels = inputs.rng().normal(size=(40, n)).astype(dtype), inputs.rng().integers(0, n, 40)
+    weight, out = inputs.rng(2).uniform(0.1, 2, n), np.empty_like(x)
+    weight[1] = 0
+    for w, smoothing in ((weight, 0.0), (weight.astype(dtype), 0.1), (np.zeros(n, dtype), 1.0)):
+        expected = (
+            fs.cross_entropy(x, labels, weight=w, ignore_index=3),
+            fs.cross_entropy(x, labels, label_smoothing=smoothing, reduction="none"),
+            fs.cross_entropy_with_grad(x, labels, weight=w, label_smoothing=smoothing, ignore_index=3),
+            fs.cross_entropy_with_grad(x, labels, weight=w, reduction="sum"),
+        )
+        for actual, right in zip(_weighted(x, labels, w, smoothing, out), expected, strict=True):
+            _assert_same(actual, right, dtype)
+        checks.assert_same_bits(out, expected[-1][1])
+    with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1"):
+        _weighted(x, labels, weight, np.nan, out)
+    with pytest.raises(ValueError, match="weight must have one entry for each class"):
+        _weighted(x, labels, weight[1:].copy(), 0.0, out)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_without_compiled_kernels(backend):
+    """The bits of the backend that calls from Python have then."""
+    code = f"""
+import numpy as np
+from tests import test_numba_overloads as inside
+for dtype in map(np.dtype, ("f8", "f4")):
+    inside.test_losses(dtype)
+    inside.test_keepdims(dtype)
+    inside.test_weights_and_smoothing(10, dtype)
+    inside.test_out_that_overlaps(dtype)
+inside.test_callers_of_every_kind()
+print(inside.fs.explain("softmax", (3, 4)).backend == {backend!r})
+"""
+    environment = {"FASTSOFTMAX_MAX_CPU_ISA": "none", "FASTSOFTMAX_BACKEND": backend}
+    assert processes.python(code, timeout=600, **environment).strip() == "True"
 
 
 @numba.njit
@@ -176,7 +257,11 @@ WRONG = {
     "takes arrays: x is": lambda x: fs.softmax(1.0),
     "goes along one axis": lambda x: fs.softmax(x, (0, 1)),
     "takes arrays of one dtype": lambda x: fs.softmax_vjp(x, x[0]),
-    "has no label_smoothing=": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing=0.1),
+    "has no out=": lambda x: fs.cross_entropy(x, np.array([0, 1]), out=x),
+    "pass weight.astype": lambda x: fs.cross_entropy(x, np.array([0, 1]), weight=np.array([1, 2, 3])),
+    "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
+    "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
+    "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),
     'the layout "batched"': lambda x: fs.softmax_jacobian(x, layout="dense"),
 }
 
