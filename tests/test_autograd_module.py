@@ -1,5 +1,8 @@
 """Promise: the primitives of `fastsoftmax.autograd` have the textbook formulas' derivatives of any order."""
 
+import inspect
+import pickle
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -126,6 +129,16 @@ def test_a_saturated_row_keeps_its_digits():
     assert abs(first - 2 * np.exp(-40)) < 1e-15 * 2 * np.exp(-40) * 100
     loss = grad(lambda x: ours.cross_entropy(x[None], np.array([0])))(x)
     np.testing.assert_allclose(loss[0], -2 * np.exp(-40), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_named_as_functions(name):
+    """autograd's wrapper alone would have its own module and signature, and could not be pickled."""
+    op = getattr(ours, name)
+    assert pickle.loads(pickle.dumps(op)) is op
+    assert op.__module__ == "fastsoftmax.autograd"
+    first, *_ = inspect.signature(op).parameters.values()
+    assert first.kind is first.POSITIONAL_ONLY  # by name autograd would see no argument
 
 
 def test_the_package_does_not_import_autograd():

@@ -301,7 +301,7 @@ SILENT = "import warnings\nwarnings.simplefilter('ignore')\n"  # of an entry poi
 
 
 def test_cached(tmp_path):
-    """Machine code of one process serves others, whatever kernels they have; without the package it says so."""
+    """Machine code of one process serves others, whatever kernels they have; without the package it fails."""
     script = tmp_path / "user.py"
     script.write_text(CACHED)
 
