@@ -107,6 +107,16 @@ def _call(_, op, a, b, out, results, labels, weight, everywhere, outer, n, inner
 
 
 @intrinsic
+def _address(_, array):
+    """Without a reference, which `array.ctypes` would hold."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(_pointer(context, builder, array, args[0]), ir.IntType(64))
+
+    return types.intp(array), codegen
+
+
+@intrinsic
 def _sum_of(_, losses):
     """In float64, added exactly."""
 
@@ -204,15 +214,19 @@ def _without(shape, k):
 
 
 @register_jitable
-def _readable(x, out):
-    """Contiguous; a copy where ``out`` overlaps it, unless entry by entry: kernels read before they write."""
-    a = np.ascontiguousarray(x)
+def _overlaps(a, out):
+    """Otherwise than entry by entry, which kernels read before they write."""
     if out is None:
-        return a
-    start, to = a.ctypes.data, out.ctypes.data
-    if (start == to and a.size == out.size) or start >= to + out.nbytes or to >= start + a.nbytes:
-        return a
-    return a.copy()
+        return False
+    ahead = _address(a) - _address(out)
+    return -a.nbytes < ahead < out.nbytes and (ahead != 0 or a.size != out.size)
+
+
+@register_jitable
+def _check_apart(a, out):
+    """A copy would do as well, and cost each call 30 ns: Numba counts references to what may be either."""
+    if _overlaps(a, out):
+        raise ValueError("out overlaps an input, entry by other entries: give it memory of its own")
 
 
 @register_jitable
@@ -236,7 +250,8 @@ def _forward(op):
         _refuse(where=where, backend=backend, num_threads=num_threads)
 
         def run(x, axis=-1, out=None, where=None, backend=None, num_threads=None):
-            a = _readable(x, out)
+            a = np.ascontiguousarray(x)
+            _check_apart(a, out)
             result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
             _call(code, a, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
@@ -256,9 +271,11 @@ def _product(op, kernel):
         _refuse(backend=backend, num_threads=num_threads)
 
         def run(y, g, axis=-1, out=None, backend=None, num_threads=None):
-            a, b = _readable(y, out), _readable(g, out)
+            a, b = np.ascontiguousarray(y), np.ascontiguousarray(g)
             if a.shape != b.shape:
                 raise ValueError("the arrays must have the same shape")
+            _check_apart(a, out)
+            _check_apart(b, out)
             result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
             _call(code, a, b, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
@@ -289,8 +306,9 @@ def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, n
     code = OPS.index("logsumexp")
 
     def run(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
-        a = _readable(x, out)
+        a = np.ascontiguousarray(x)
         outer, n, inner, k = _canonical(a.shape, axis)
+        _check_apart(a, out)
         result = _writable(out, reduced(a.shape, k), a.dtype)
         _call(code, a, None, None, result, None, None, None, outer, n, inner, 0.0, 1.0)
         return finished(result)
@@ -308,8 +326,9 @@ def _softmax_jacobian(y, axis=-1, layout="batched", out=None, backend=None, num_
     code = OPS.index("softmax_jacobian")
 
     def run(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
-        a = _readable(y, out)
+        a = np.ascontiguousarray(y)
         outer, n, inner, k = _canonical(a.shape, axis)
+        _check_apart(a, out)
         result = _writable(out, _without(a.shape, k) + (n, n), a.dtype)  # noqa: RUF005  (Numba knows no *)
         rows = a.reshape((outer, n, inner))
         if inner > 1:
@@ -441,7 +460,8 @@ def _loss(op):
             backend=None,
             num_threads=None,
         ):
-            a = _readable(x, out)
+            a = np.ascontiguousarray(x)
+            _check_apart(a, out)
             outer, n, inner, k = _canonical(a.shape, axis)
             targets, w = _targets(labels, ignore_index, a.shape, k), weights(weight, n, a.dtype)
             share, everywhere = smoothing(label_smoothing, w, n, a.dtype)
