@@ -219,8 +219,12 @@ def _gradient(x, labels, /, axis=-1, **options):
     return fs.cross_entropy_with_grad(x, labels, axis, **options)[1]
 
 
+def _total(a, axis):
+    return anp.sum(a, axis=axis, keepdims=True)
+
+
 def _dot(a, b, axis):
-    return anp.sum(a * b, axis=axis, keepdims=True)
+    return _total(a * b, axis)
 
 
 def _along(g, x, axis):
@@ -262,20 +266,21 @@ defjvp(
     lambda h, _, y, g, axis=-1: softmax_vjp(y, h, axis),
 )
 
-# V(l, g) = g - e^l sum g and T(l, t) = t - sum e^l t are each other's transposes in their second arguments.
+# V(l, g) = g - e^l sum g and T(l, t) = t - sum e^l t are each other's transposes in their second arguments. In l
+# the derivative of V is -e^l sum g, formed as such: V - g has no digits where e^l is small.
 defvjp(
     log_softmax_vjp,
-    lambda result, logy, g, axis=-1: lambda h: (result - g) * h,
+    lambda _, logy, g, axis=-1: lambda h: -anp.exp(logy) * h * _total(g, axis),
     lambda _, logy, g, axis=-1: lambda h: log_softmax_jvp(logy, h, axis),
 )
 defjvp(
     log_softmax_vjp,
-    lambda h, result, logy, g, axis=-1: (result - g) * h,
+    lambda h, _, logy, g, axis=-1: -anp.exp(logy) * h * _total(g, axis),
     lambda h, _, logy, g, axis=-1: log_softmax_vjp(logy, h, axis),
 )
 defvjp(
     log_softmax_jvp,
-    lambda _, logy, t, axis=-1: lambda h: -anp.exp(logy) * t * anp.sum(h, axis=axis, keepdims=True),
+    lambda _, logy, t, axis=-1: lambda h: -anp.exp(logy) * t * _total(h, axis),
     lambda _, logy, t, axis=-1: lambda h: log_softmax_vjp(logy, h, axis),
 )
 defjvp(
