@@ -266,8 +266,8 @@ defjvp(
     lambda h, _, y, g, axis=-1: softmax_vjp(y, h, axis),
 )
 
-# V(l, g) = g - e^l sum g and T(l, t) = t - sum e^l t are each other's transposes in their second arguments. In l
-# the derivative of V is -e^l sum g, formed as such: V - g has no digits where e^l is small.
+# V(l, g) = g - e^l sum g and T(l, t) = t - sum e^l t are each other's transposes in their second arguments.
+# The derivative of V in l is -e^l sum g, formed as such: V - g has no digits where e^l is small.
 defvjp(
     log_softmax_vjp,
     lambda _, logy, g, axis=-1: lambda h: -anp.exp(logy) * h * _total(g, axis),
