@@ -168,7 +168,7 @@ def _check(axis, **arrays):
             raise _error(f"takes arrays of one dimension or more: {name} has none")
         if (kind.dtype, kind.ndim) != (first.dtype, first.ndim):
             raise _error(f"takes arrays of one dtype and shape: {name} is {kind}")
-    if not isinstance(axis, (int, types.Integer)) and not isinstance(_written(axis), int):
+    if not isinstance(axis, (int, types.Integer, types.Omitted)):
         raise _error(f"goes along one axis, an int; got {axis}")
 
 

@@ -139,10 +139,8 @@ def _weighted(a, b, axis, keepdims):
     with np.errstate(all="ignore"):
         a = np.where(b == 0, -np.inf, a).astype(dtype, copy=False)
         most = a.max(axis, keepdims=True)
-        most = np.where(
-            np.isfinite(most), most, 0
-        )  # what is left is small: sums with log b are little rounded
-        terms = (a - most) + np.log(np.abs(b))
+        most = np.where(np.isfinite(most), most, 0)
+        terms = (a - most) + np.log(np.abs(b))  # without the largest, which would round log b away
         if negative.any():
             plus, minus = (fs.logsumexp(terms, axis, where=w, keepdims=True) for w in (~negative, negative))
             log, sign = most + _log_difference(plus, minus), np.sign(plus - minus)

@@ -179,8 +179,9 @@ def test_losses(dtype):
         expected.append(fs.cross_entropy_with_grad(x, labels, ignore_index=-7, reduction="none"))
         for actual, right in zip(_options(x, labels), expected, strict=True):
             _assert_same(actual, right, dtype)
-    with pytest.raises(IndexError, match="out of range"):
-        cross_entropy(x, np.full(40, 10), -1)
+    for wrong in (np.full(40, 10), np.full(40, -1), np.full(40, 2**64 - 1, np.uint64)):
+        with pytest.raises(IndexError, match="out of range"):
+            cross_entropy(x, wrong, -1)
     with pytest.raises(ValueError, match="labels must have the shape"):
         cross_entropy(x, np.zeros(39, np.int64), -1)
 
@@ -267,6 +268,7 @@ WRONG = {
     "pass x.astype": lambda x: fs.softmax(x > 0),
     "takes arrays: x is": lambda x: fs.softmax(1.0),
     "goes along one axis": lambda x: fs.softmax(x, (0, 1)),
+    "an int; got": lambda x: fs.softmax(x, True),
     "takes arrays of one dtype": lambda x: fs.softmax_vjp(x, x[0]),
     "has no out=": lambda x: fs.cross_entropy(x, np.array([0, 1]), out=x),
     "pass weight.astype": lambda x: fs.cross_entropy(x, np.array([0, 1]), weight=np.array([1, 2, 3])),

@@ -145,6 +145,14 @@ def test_special_weights():
     np.testing.assert_allclose(ours.logsumexp(a, 1, b), np.where(expected[1] < 0, np.nan, expected[0]))
 
 
+def test_a_difference_keeps_its_digits():
+    """Of terms that are nearly equal, and of one that is far smaller."""
+    small, b = np.array([1e-20, 1e-9, 0.5]), np.array([1.0, -1.0])
+    found = ours.logsumexp(np.stack([small, 0 * small], 1), 1, b)
+    np.testing.assert_allclose(found, np.log(np.expm1(small)), rtol=1e-15)
+    np.testing.assert_allclose(ours.logsumexp(np.array([0.0, -40.0]), b=b), -np.exp(-40), rtol=1e-15)
+
+
 def test_weights_of_another_dtype():
     """The result type is computed in: the logarithm of a float32 would have 7 digits."""
     a, b = inputs.rng().normal(size=9), np.array([3, -2, 0.5] * 3, np.float32)
