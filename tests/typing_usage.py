@@ -136,8 +136,11 @@ def primitives(x64: F64, matrix: Matrix, labels: Ints) -> None:
 def as_scipy_has_them(x64: F64, matrix: Matrix) -> None:
     assert_type(scipy.softmax(matrix, axis=1), Matrix)
     assert_type(scipy.logsumexp(x64), np.float64)
-    assert_type(scipy.logsumexp(x64, b=x64, keepdims=True), F64)
+    assert_type(scipy.log_softmax([1, 2]), Any)
+    assert_type(scipy.logsumexp(x64, axis=1, keepdims=True), F64)
+    assert_type(scipy.logsumexp(x64, b=[1, -1]), Any)
     assert_type(scipy.logsumexp(x64, return_sign=True), tuple[np.float64, np.float64])
+    assert_type(scipy.logsumexp(x64, 1, [1, -1], return_sign=True), tuple[Any, Any])
 
     scipy.softmax(x64, -1, None)  # type: ignore[call-overload]
 
