@@ -59,7 +59,8 @@ def _run(op, single, a, b, out, results, labels, weight, _, outer, n, inner, smo
 
 @CFUNCTYPE(c_double, c_int, c_void_p, c_ssize_t)
 def _sum(single, values, n):
-    return _front.exact_sum(_array(values, np.float32 if single else np.float64, n))
+    with np.errstate(all="ignore"):
+        return _front.exact_sum(_array(values, np.float32 if single else np.float64, n))
 
 
 def _bind():
