@@ -17,7 +17,7 @@ INSTALL_coverage = --editable '.[numba,test]' 'coverage>=7.10'
 INSTALL_bench = --editable '.[numba,bench]'
 INSTALL_cuda = --editable '.[cuda-compile]'
 INSTALL_gpu = --editable '.[cuda]' torch
-INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' \
+INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' 'autograd>=1.7' 'scipy>=1.12' \
 	'scipy-stubs==1.17.1.5; python_version >= "3.11"' 'scipy-stubs==1.15.3.0; python_version < "3.11"'
 
 # What makes an environment, if not venv.
@@ -79,7 +79,8 @@ lint: .venv/lint/current ## check style and types
 	.venv/lint/bin/ruff check
 	.venv/lint/bin/ruff format --check
 	.venv/lint/bin/mypy
-	FASTSOFTMAX_MAX_CPU_ISA=none .venv/lint/bin/python -m mypy.stubtest --mypy-config-file pyproject.toml fastsoftmax.api
+	FASTSOFTMAX_MAX_CPU_ISA=none .venv/lint/bin/python -m mypy.stubtest --mypy-config-file pyproject.toml \
+		fastsoftmax.api fastsoftmax.autograd fastsoftmax.scipy
 	PATH=".venv/lint/bin:$$PATH" cython-lint src_cy
 
 BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bench import results_files
 from bench.goals_table import GOALS
-from bench.results_files import PEERS
+from bench.peers import DEFAULT
+from bench.results_files import BY_HAND, PEERS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -150,6 +151,7 @@ def page(run, charts, goals):
 the best of a run and include the allocation of the result, but for the cells marked out=.</p>
 <div class="charts">{figures}</div>
 <h2>Times as fast as each peer</h2>{_speed_table(run)}
+<h2>Inside users' own code</h2>{_inside_table(run)}
 <h2>Goals</h2>{_goals_tables(goals)}
 <h2>Every cell</h2>{_details(run)}
 <h2>Import and first call</h2>{_startup_table(run)}
@@ -161,6 +163,21 @@ the best of a run and include the allocation of the result, but for the cells ma
 def _speed_table(run):
     body = [[case, duration(seconds), *map(_colored, speed_ups)] for case, seconds, speed_ups in rows(run)]
     return _table(["cell", "time", *PEERS], body)
+
+
+def _inside_table(run):
+    """Calls from Numba, Cython and autograd, beside what users write there."""
+    body = [
+        [
+            case,
+            duration(candidates[DEFAULT]["best"]),
+            duration(candidates[BY_HAND]["best"]),
+            _colored(run.speed_up(case, BY_HAND, threads)),
+        ]
+        for (case, threads), candidates in run.cells.items()
+        if BY_HAND in candidates and DEFAULT in candidates
+    ]
+    return _table(["cell", "time", BY_HAND, "times as fast"], body) if body else "<p>Not in this run.</p>"
 
 
 def _colored(ratio):
@@ -198,7 +215,8 @@ def _details(run):
     """All times of a run, folded away by op."""
     by_op = {}
     for (case, threads), candidates in run.cells.items():
-        by_op.setdefault(case.split()[0], []).append((case, threads, candidates))
+        if BY_HAND not in candidates:
+            by_op.setdefault(case.split()[0], []).append((case, threads, candidates))
     parts = []
     for op, cells in by_op.items():
         names = list(dict.fromkeys(name for _, _, candidates in cells for name in candidates))

@@ -15,6 +15,7 @@ from bench.goals_table import GOALS
 from bench.peers import DEFAULT
 
 RESULTS = Path(__file__).parent / "results"
+BY_HAND = "by hand"  # what users write in their own compiled or traced code
 PEERS = ("numpy textbook", "scipy", "torch", "jax", "numexpr", "autograd")
 
 
@@ -73,7 +74,8 @@ def _kept(measured):
     """What a history needs of a run."""
     cells, startup = {}, []
     for entry in measured["benchmarks"]:
-        facts, times = entry["extra_info"], [entry["stats"]["min"], entry["stats"]["median"]]
+        facts = entry["extra_info"]
+        times = [entry["stats"][name] / facts.get("calls", 1) for name in ("min", "median")]
         if "startup" in facts:
             startup.append([facts["startup"], times])
             continue

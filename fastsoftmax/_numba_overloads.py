@@ -6,7 +6,6 @@ module, which gives the symbol its address in this process. Numba imports it by 
 """
 
 from ctypes import CFUNCTYPE, c_char, c_double, c_int, c_ssize_t, c_void_p, cast
-from math import fsum
 
 import llvmlite.binding
 import numpy as np
@@ -14,15 +13,17 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
+from numba.cpython.unsafe.tuple import tuple_setitem
 from numba.extending import intrinsic, overload, register_jitable
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
 # Not the package itself: Numba keeps what stands here, which at the interpreter's end would keep that.
-from fastsoftmax import _isa, api, registry
+from fastsoftmax import _front, _isa, api, registry
+from fastsoftmax._options import REDUCTIONS
 from fastsoftmax.registry import OPS  # in the order of the numbers in src_cy/call.h
 
-# What has another meaning gets another number: machine code of before may be on disk.
-RUN, SUM = "fastsoftmax_run_1", "fastsoftmax_sum_1"
+# What has another meaning gets another number, since machine code of before may be on disk. A number that was
+# released stays bound to what it meant: LLVM ends the process where a symbol has no address.
+RUN, SUM = "fastsoftmax_run_2", "fastsoftmax_sum_1"
 
 
 # ---- symbols -----------------------------------------------------------------------------------
@@ -33,8 +34,8 @@ def _array(address, dtype, *shape):
     return np.frombuffer((c_char * size).from_address(address), dtype).reshape(shape)
 
 
-@CFUNCTYPE(None, c_int, c_int, *[c_void_p] * 5, *[c_ssize_t] * 3, c_double)
-def _run(op, single, a, b, out, results, labels, outer, n, inner, scale):
+@CFUNCTYPE(None, c_int, c_int, *[c_void_p] * 7, *[c_ssize_t] * 3, c_double, c_double)
+def _run(op, single, a, b, out, results, labels, weight, _, outer, n, inner, smoothing, scale):
     """Where there are no compiled kernels: those of the fastest backend, by way of Python."""
     dtype = np.float32 if single else np.float64
     if 0 in (outer, n, inner):
@@ -43,7 +44,8 @@ def _run(op, single, a, b, out, results, labels, outer, n, inner, scale):
         return
     args = [_array(p, dtype, outer, n, inner) for p in (a, b) if p]
     if labels:
-        args += [_array(labels, np.intp, outer, inner), None, 0.0]
+        weights = _array(weight, dtype, n) if weight else None
+        args += [_array(labels, np.intp, outer, inner), weights, smoothing]
     if labels and out:
         args.append(scale)
     if results:
@@ -57,8 +59,8 @@ def _run(op, single, a, b, out, results, labels, outer, n, inner, scale):
 
 @CFUNCTYPE(c_double, c_int, c_void_p, c_ssize_t)
 def _sum(single, values, n):
-    terms = _array(values, np.float32 if single else np.float64, n)
-    return fsum(terms) if np.isfinite(terms).all() else float(terms.sum())
+    with np.errstate(all="ignore"):
+        return _front.exact_sum(_array(values, np.float32 if single else np.float64, n))
 
 
 def _bind():
@@ -86,23 +88,33 @@ def _is_single(array):
 
 
 @intrinsic(prefer_literal=True)
-def _call(_, op, a, b, out, results, labels, outer, n, inner, scale):
+def _call(_, op, a, b, out, results, labels, weight, everywhere, outer, n, inner, smoothing, scale):
     """Run a kernel. It is given the arrays, not their addresses: so temporaries live until it is over."""
 
     def codegen(context, builder, signature, args):
         pointer, word, size = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
-        parameters = [word, word, *[pointer] * 5, *[size] * 3, ir.DoubleType()]
+        parameters = [word, word, *[pointer] * 7, *[size] * 3, *[ir.DoubleType()] * 2]
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), parameters), RUN
         )
         pointers = [
-            _pointer(context, builder, *pair) for pair in zip(signature.args[1:6], args[1:6], strict=True)
+            _pointer(context, builder, *pair) for pair in zip(signature.args[1:8], args[1:8], strict=True)
         ]
-        builder.call(function, [word(op.literal_value), _is_single(a), *pointers, *args[6:]])
+        builder.call(function, [word(op.literal_value), _is_single(a), *pointers, *args[8:]])
         return context.get_dummy_value()
 
-    sizes = [types.intp] * 3
-    return types.void(op, a, b, out, results, labels, *sizes, types.float64), codegen
+    arrays = a, b, out, results, labels, weight, everywhere
+    return types.void(op, *arrays, *[types.intp] * 3, types.float64, types.float64), codegen
+
+
+@intrinsic
+def _address(_, array):
+    """Without a reference, which `array.ctypes` would hold."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(_pointer(context, builder, array, args[0]), ir.IntType(64))
+
+    return types.intp(array), codegen
 
 
 @intrinsic
@@ -121,7 +133,7 @@ def _sum_of(_, losses):
     return types.float64(losses), codegen
 
 
-# ---- arguments ---------------------------------------------------------------------------------
+# ---- arguments: types, when Numba compiles a call ------------------------------------------------
 
 
 def _error(what):
@@ -138,7 +150,12 @@ def _is_default(kind):
     return kind is None or isinstance(kind, (types.NoneType, types.Omitted))
 
 
-def _check(**arrays):
+def _written(kind):
+    """The value of an option that is left out or stands in the source."""
+    return getattr(kind, "literal_value", getattr(kind, "value", kind))
+
+
+def _check(axis, **arrays):
     """Of one float dtype, with a dimension."""
     first = next(iter(arrays.values()))
     for name, kind in arrays.items():
@@ -152,27 +169,17 @@ def _check(**arrays):
             raise _error(f"takes arrays of one dimension or more: {name} has none")
         if (kind.dtype, kind.ndim) != (first.dtype, first.ndim):
             raise _error(f"takes arrays of one dtype and shape: {name} is {kind}")
-
-
-def _check_axis(axis):
-    if not isinstance(axis, (int, types.Integer)) and not isinstance(getattr(axis, "value", None), int):
+    if not isinstance(axis, (int, types.Integer, types.Omitted)):
         raise _error(f"goes along one axis, an int; got {axis}")
 
 
-def _check_out(out, like):
-    if _is_default(out):
-        return False
-    fits = isinstance(out, types.Array) and (out.dtype, out.ndim) == (like.dtype, like.ndim)
-    if not (fits and out.layout == "C" and out.mutable):
-        raise _error(f"writes into a C-contiguous array of {like.dtype}: out is {out}")
-    return True
+def _check_out(out, dtype, ndim):
+    fits = isinstance(out, types.Array) and (out.dtype, out.ndim, out.layout) == (dtype, ndim, "C")
+    if not _is_default(out) and not (fits and out.mutable):
+        raise _error(f"writes into a C-contiguous array of {dtype} and {ndim} dimensions: out is {out}")
 
 
-def _as_contiguous(kind):
-    """What makes an array of this type contiguous: nothing, for one that is."""
-    if kind.layout == "C":
-        return register_jitable(lambda a: a)
-    return register_jitable(lambda a: np.ascontiguousarray(a))
+# ---- arguments: values, when it runs ------------------------------------------------------------
 
 
 @register_jitable
@@ -191,6 +198,47 @@ def _canonical(shape, axis):
     return outer, shape[k], inner, k
 
 
+@register_jitable
+def _with_one(shape, k):
+    return tuple_setitem(shape, k, 1)
+
+
+@register_jitable
+def _without(shape, k):
+    """All but ``shape[k]``."""
+    if len(shape) == 1:
+        return ()
+    rest = shape[1:]
+    for i in range(k):
+        rest = tuple_setitem(rest, i, shape[i])
+    return rest
+
+
+@register_jitable
+def _overlaps(a, out):
+    """Otherwise than entry by entry, which kernels read before they write."""
+    if out is None:
+        return False
+    ahead = _address(a) - _address(out)
+    return -a.nbytes < ahead < out.nbytes and (ahead != 0 or a.size != out.size)
+
+
+@register_jitable
+def _check_apart(a, out):
+    """A copy would do as well, and cost each call 30 ns: Numba counts references to what may be either."""
+    if _overlaps(a, out):
+        raise ValueError("out overlaps an input, entry by other entries: give it memory of its own")
+
+
+@register_jitable
+def _writable(out, shape, dtype):
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.shape != shape:
+        raise ValueError("out has another shape than the result")
+    return out
+
+
 # ---- ops ---------------------------------------------------------------------------------------
 
 
@@ -198,27 +246,19 @@ def _forward(op):
     code = OPS.index(op)
 
     def function(x, axis=-1, out=None, where=None, backend=None, num_threads=None):
-        _check(x=x)
-        _check_axis(axis)
+        _check(axis, x=x)
+        _check_out(out, x.dtype, x.ndim)
         _refuse(where=where, backend=backend, num_threads=num_threads)
-        has_out, contiguous = _check_out(out, x), _as_contiguous(x)
 
         def run(x, axis=-1, out=None, where=None, backend=None, num_threads=None):
-            a = contiguous(x)
+            a = np.ascontiguousarray(x)
+            _check_apart(a, out)
+            result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
-            result = np.empty(a.shape, a.dtype)
-            _call(code, a, None, result, None, None, outer, n, inner, 1.0)
+            _call(code, a, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
             return result
 
-        def run_into(x, axis=-1, out=None, where=None, backend=None, num_threads=None):
-            a = contiguous(x)
-            if out.shape != a.shape:
-                raise ValueError("out has another shape than the result")
-            outer, n, inner, _ = _canonical(a.shape, axis)
-            _call(code, a, None, out, None, None, outer, n, inner, 1.0)
-            return out
-
-        return run_into if has_out else run
+        return run
 
     overload(getattr(api, op))(function)
 
@@ -227,30 +267,22 @@ def _product(op, kernel):
     code = OPS.index(kernel)
 
     def function(y, g, axis=-1, out=None, backend=None, num_threads=None):
-        _check(y=y, g=g)
-        _check_axis(axis)
+        _check(axis, y=y, g=g)
+        _check_out(out, y.dtype, y.ndim)
         _refuse(backend=backend, num_threads=num_threads)
-        has_out = _check_out(out, y)
-        first, second = _as_contiguous(y), _as_contiguous(g)
 
         def run(y, g, axis=-1, out=None, backend=None, num_threads=None):
-            a, b = first(y), second(g)
+            a, b = np.ascontiguousarray(y), np.ascontiguousarray(g)
             if a.shape != b.shape:
                 raise ValueError("the arrays must have the same shape")
+            _check_apart(a, out)
+            _check_apart(b, out)
+            result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
-            result = np.empty(a.shape, a.dtype)
-            _call(code, a, b, result, None, None, outer, n, inner, 1.0)
+            _call(code, a, b, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
             return result
 
-        def run_into(y, g, axis=-1, out=None, backend=None, num_threads=None):
-            a, b = first(y), second(g)
-            if a.shape != b.shape or out.shape != a.shape:
-                raise ValueError("the arrays must have the same shape")
-            outer, n, inner, _ = _canonical(a.shape, axis)
-            _call(code, a, b, out, None, None, outer, n, inner, 1.0)
-            return out
-
-        return run_into if has_out else run
+        return run
 
     overload(getattr(api, op))(function)
 
@@ -262,61 +294,47 @@ for _op in ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp"):
 _product("softmax_jvp", "softmax_vjp")
 
 
-@overload(api.logsumexp)
+@overload(api.logsumexp, prefer_literal=True)
 def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
-    _check(x=x)
-    _check_axis(axis)
-    _refuse(out=out, where=where, backend=backend, num_threads=num_threads)
-    if getattr(keepdims, "value", keepdims) is not False:
-        raise _error("has no keepdims=: leave it out, and reshape the result")
-    code, contiguous, kept = OPS.index("logsumexp"), _as_contiguous(x), x.ndim - 1
-
-    def run_row(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
-        a = contiguous(x)
-        _canonical(a.shape, axis)
-        result = np.empty(1, a.dtype)
-        _call(code, a, None, None, result, None, 1, a.size, 1, 1.0)
-        return result[0]
+    _check(axis, x=x)
+    _refuse(where=where, backend=backend, num_threads=num_threads)
+    if not isinstance(_written(keepdims), bool):
+        raise _error("takes keepdims=True or False, written so")
+    reduced = _with_one if _written(keepdims) else _without
+    ndim = x.ndim if _written(keepdims) else x.ndim - 1
+    _check_out(out, x.dtype, ndim)
+    finished = register_jitable((lambda a: a) if ndim or not _is_default(out) else (lambda a: a[()]))
+    code = OPS.index("logsumexp")
 
     def run(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
-        a = contiguous(x)
+        a = np.ascontiguousarray(x)
         outer, n, inner, k = _canonical(a.shape, axis)
-        shape = np.empty(kept, np.intp)
-        for i in range(kept):
-            shape[i] = a.shape[i + (i >= k)]
-        result = np.empty(to_fixed_tuple(shape, kept), a.dtype)
-        _call(code, a, None, None, result, None, outer, n, inner, 1.0)
-        return result
+        _check_apart(a, out)
+        result = _writable(out, reduced(a.shape, k), a.dtype)
+        _call(code, a, None, None, result, None, None, None, outer, n, inner, 0.0, 1.0)
+        return finished(result)
 
-    return run if kept else run_row
+    return run
 
 
-@overload(api.softmax_jacobian)
+@overload(api.softmax_jacobian, prefer_literal=True)
 def _softmax_jacobian(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
-    _check(y=y)
-    _check_axis(axis)
-    _refuse(out=out, backend=backend, num_threads=num_threads)
-    if getattr(layout, "value", layout) != "batched":
+    _check(axis, y=y)
+    _check_out(out, y.dtype, y.ndim + 1)
+    _refuse(backend=backend, num_threads=num_threads)
+    if _written(layout) != "batched":
         raise _error('has the layout "batched": leave layout= out')
-    code, contiguous, kept, ndim = OPS.index("softmax_jacobian"), _as_contiguous(y), y.ndim - 1, y.ndim + 1
+    code = OPS.index("softmax_jacobian")
 
     def run(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
-        a = contiguous(y)
+        a = np.ascontiguousarray(y)
         outer, n, inner, k = _canonical(a.shape, axis)
-        shape = np.empty(ndim, np.intp)
-        for i in range(kept):
-            shape[i] = a.shape[i + (i >= k)]
-        shape[kept] = shape[kept + 1] = n
-        rows = a
+        _check_apart(a, out)
+        result = _writable(out, _without(a.shape, k) + (n, n), a.dtype)  # noqa: RUF005  (Numba knows no *)
+        rows = a.reshape((outer, n, inner))
         if inner > 1:
-            rows = np.empty(a.shape, a.dtype)
-            source, to = a.reshape(-1), rows.reshape(-1)
-            for i in range(outer):
-                for j in range(n):
-                    for r in range(inner):
-                        to[(i * inner + r) * n + j] = source[(i * n + j) * inner + r]
-        result = np.empty(to_fixed_tuple(shape, ndim), a.dtype)
-        _call(code, rows, None, result, None, None, outer * inner, n, 1, 1.0)
+            rows = np.ascontiguousarray(rows.transpose((0, 2, 1)))
+        _call(code, rows, None, result, None, None, None, None, outer * inner, n, 1, 0.0, 1.0)
         return result
 
     return run
@@ -326,135 +344,138 @@ def _softmax_jacobian(y, axis=-1, layout="batched", out=None, backend=None, num_
 
 
 @register_jitable
-def _checked(labels, shape, k, n, ignored, ignores):
-    """As the kernels take them, ignored ones -1, and how many take part."""
+def _is_ignored(label, ignore_index):
+    if ignore_index is None:
+        return False
+    return label == ignore_index
+
+
+@register_jitable
+def _targets(labels, ignore_index, shape, k):
+    """The labels as kernels take them, ignored ones -1."""
     for i in range(labels.ndim):
         if labels.shape[i] != shape[i + (i >= k)]:
             raise ValueError("labels must have the shape of x without axis")
-    result = np.empty(labels.shape, np.intp)
-    flat, taking_part = result.reshape(-1), result.size
+    targets = np.empty(labels.shape, np.intp)
+    flat = targets.reshape(-1)
     for i, label in enumerate(labels.flat):
-        if ignores and label == ignored:
+        if _is_ignored(label, ignore_index):
             flat[i] = -1
-            taking_part -= 1
-        elif label < 0 or label >= n:
+        elif label < 0 or label >= shape[k]:
             raise IndexError("a label is out of range for the number of classes")
         else:
             flat[i] = label
-    return result, taking_part
+    return targets
 
 
 @register_jitable
-def _mean(losses, count):
-    mean = np.empty(1, losses.dtype)
-    mean[0] = _sum_of(losses) / count if count else np.nan
-    return mean[0]
+def _weights(weight, n, dtype):
+    """A copy, as the gradient may be written over what was given."""
+    if weight.size != n:
+        raise ValueError("weight must have one entry for each class")
+    return weight.astype(dtype)
 
 
 @register_jitable
-def _total(losses, count):
-    total = np.empty(1, losses.dtype)
-    total[0] = _sum_of(losses)
-    return total[0]
+def _smoothing(label_smoothing, weight, n, dtype):
+    """As a number, and what it adds to the weight of each class."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError("label_smoothing must be between 0 and 1")
+    everywhere = np.full(n, label_smoothing / max(n, 1), dtype)
+    if weight is not None:
+        everywhere *= weight
+    return float(label_smoothing), everywhere
 
 
-_REDUCTIONS = {"mean": _mean, "sum": _total, "none": register_jitable(lambda losses, count: losses)}
+@register_jitable
+def _total_weight(targets, weight):
+    """What a mean divides by."""
+    taken = np.zeros(targets.size)
+    for i, label in enumerate(targets.flat):
+        if label >= 0:
+            taken[i] = 1.0 if weight is None else weight[label]
+    return _sum_of(taken)
 
 
-def _checked_loss(x, labels, axis, ignore_index, label_smoothing, reduction, **others):
-    """What an implementation needs: contiguity, the reduction, whether it is a mean, the label to ignore."""
-    _check(x=x)
-    _check_axis(axis)
-    _refuse(**others)
-    if getattr(label_smoothing, "value", label_smoothing) != 0.0:
-        raise _error("has no label_smoothing=: leave it out")
+@register_jitable
+def _none(*_):
+    return None
+
+
+@register_jitable
+def _quotient(losses, total):
+    return losses.dtype.type(np.divide(_sum_of(losses), total))
+
+
+def _check_loss(x, labels, weight, label_smoothing, reduction):
     if not isinstance(labels, types.Array) or not isinstance(labels.dtype, types.Integer):
         raise _error(f"takes integer arrays of labels: labels is {labels}")
     if labels.ndim != x.ndim - 1 or labels.ndim == 0:
         raise _error("takes labels with one dimension less than x, and at least one")
-    name = getattr(reduction, "literal_value", getattr(reduction, "value", reduction))
-    if name not in _REDUCTIONS:
+    if not _is_default(weight):
+        _check(0, weight=weight)
+        if weight.ndim != 1:
+            raise _error(f"takes one weight for each class: weight is {weight}")
+    if not _is_default(label_smoothing) and not isinstance(label_smoothing, (types.Float, types.Integer)):
+        raise _error(f"takes a number between 0 and 1: label_smoothing is {label_smoothing}")
+    if _written(reduction) not in REDUCTIONS:
         raise _error('takes reduction="mean", "sum" or "none", written so')
-    ignores = not _is_default(ignore_index)
-    ignored = register_jitable(lambda label: label) if ignores else register_jitable(lambda label: 0)
-    return _as_contiguous(x), _REDUCTIONS[name], name == "mean", ignored, ignores
 
 
-@overload(api.cross_entropy, prefer_literal=True)
-def _cross_entropy(
-    x,
-    labels,
-    axis=-1,
-    weight=None,
-    ignore_index=None,
-    label_smoothing=0.0,
-    reduction="mean",
-    backend=None,
-    num_threads=None,
-):
-    others = {"weight": weight, "backend": backend, "num_threads": num_threads}
-    contiguous, reduced, _, ignored, ignores = _checked_loss(
-        x, labels, axis, ignore_index, label_smoothing, reduction, **others
-    )
-    code = OPS.index("cross_entropy")
+def _loss(op):
+    """All is said by name but for the first three: so one signature serves both."""
+    code, has_gradient = OPS.index("cross_entropy"), op == "cross_entropy_with_grad"
+    gradient = _writable if has_gradient else _none
+    finished = register_jitable((lambda loss, dx: (loss, dx)) if has_gradient else (lambda loss, dx: loss))
 
-    def run(
+    def function(
         x,
         labels,
         axis=-1,
         weight=None,
         ignore_index=None,
-        label_smoothing=0.0,
-        reduction="mean",
-        backend=None,
-        num_threads=None,
-    ):
-        a = contiguous(x)
-        outer, n, inner, k = _canonical(a.shape, axis)
-        targets, count = _checked(labels, a.shape, k, n, ignored(ignore_index), ignores)
-        losses = np.empty(labels.shape, a.dtype)
-        _call(code, a, None, None, losses, targets, outer, n, inner, 1.0)
-        return reduced(losses, count)
-
-    return run
-
-
-@overload(api.cross_entropy_with_grad, prefer_literal=True)
-def _cross_entropy_with_grad(
-    x,
-    labels,
-    axis=-1,
-    weight=None,
-    ignore_index=None,
-    label_smoothing=0.0,
-    reduction="mean",
-    out=None,
-    backend=None,
-    num_threads=None,
-):
-    others = {"weight": weight, "out": out, "backend": backend, "num_threads": num_threads}
-    contiguous, reduced, is_mean, ignored, ignores = _checked_loss(
-        x, labels, axis, ignore_index, label_smoothing, reduction, **others
-    )
-    code = OPS.index("cross_entropy")
-
-    def run(
-        x,
-        labels,
-        axis=-1,
-        weight=None,
-        ignore_index=None,
-        label_smoothing=0.0,
+        label_smoothing=None,
         reduction="mean",
         out=None,
         backend=None,
         num_threads=None,
     ):
-        a = contiguous(x)
-        outer, n, inner, k = _canonical(a.shape, axis)
-        targets, count = _checked(labels, a.shape, k, n, ignored(ignore_index), ignores)
-        losses, dx = np.empty(labels.shape, a.dtype), np.empty(a.shape, a.dtype)
-        _call(code, a, None, dx, losses, targets, outer, n, inner, 1 / count if is_mean and count else 1.0)
-        return reduced(losses, count), dx
+        _check(axis, x=x)
+        _check_loss(x, labels, weight, label_smoothing, reduction)
+        _refuse(backend=backend, num_threads=num_threads, **({} if has_gradient else {"out": out}))
+        _check_out(out, x.dtype, x.ndim)
+        weights = _none if _is_default(weight) else _weights
+        smoothing = register_jitable(lambda *_: (0.0, None)) if _is_default(label_smoothing) else _smoothing
+        total_weight = _total_weight if _written(reduction) == "mean" else register_jitable(lambda *_: 1.0)
+        reduced = register_jitable(lambda losses, _: losses) if _written(reduction) == "none" else _quotient
 
-    return run
+        def run(
+            x,
+            labels,
+            axis=-1,
+            weight=None,
+            ignore_index=None,
+            label_smoothing=None,
+            reduction="mean",
+            out=None,
+            backend=None,
+            num_threads=None,
+        ):
+            a = np.ascontiguousarray(x)
+            _check_apart(a, out)
+            outer, n, inner, k = _canonical(a.shape, axis)
+            targets, w = _targets(labels, ignore_index, a.shape, k), weights(weight, n, a.dtype)
+            share, everywhere = smoothing(label_smoothing, w, n, a.dtype)
+            total = total_weight(targets, w)
+            scale = 1 / total if total else 1.0
+            losses, dx = np.empty(targets.shape, a.dtype), gradient(out, a.shape, a.dtype)
+            _call(code, a, None, dx, losses, targets, w, everywhere, outer, n, inner, share, scale)
+            return finished(reduced(losses, total), dx)
+
+        return run
+
+    overload(getattr(api, op), prefer_literal=True)(function)
+
+
+for _op in ("cross_entropy", "cross_entropy_with_grad"):
+    _loss(_op)

@@ -4,6 +4,8 @@ Each derivative is a closed form of the same family, and so are its own; docs/de
 Needs autograd: ``pip install autograd``.
 """
 
+from functools import update_wrapper
+
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
@@ -22,8 +24,13 @@ __all__ = (
 )
 
 
-@primitive
-def softmax(x, axis=-1):
+def _primitive(function):
+    """One with the name, module and signature of the function, for `help()`, pickle and type checkers."""
+    return update_wrapper(primitive(function), function)
+
+
+@_primitive
+def softmax(x, /, axis=-1):
     """`fastsoftmax.softmax`, differentiable: ``dy_i = y_i * (dx_i - sum_j y_j dx_j)``.
 
     Parameters
@@ -47,8 +54,8 @@ def softmax(x, axis=-1):
     return fs.softmax(x, axis)
 
 
-@primitive
-def log_softmax(x, axis=-1):
+@_primitive
+def log_softmax(x, /, axis=-1):
     """`fastsoftmax.log_softmax`, differentiable: ``d(log y)_i = dx_i - sum_j y_j dx_j``.
 
     Parameters
@@ -72,8 +79,8 @@ def log_softmax(x, axis=-1):
     return fs.log_softmax(x, axis)
 
 
-@primitive
-def logsumexp(x, axis=-1, keepdims=False):
+@_primitive
+def logsumexp(x, /, axis=-1, keepdims=False):
     """`fastsoftmax.logsumexp`, differentiable: ``sum_j softmax(x)_j dx_j``.
 
     Parameters
@@ -97,8 +104,8 @@ def logsumexp(x, axis=-1, keepdims=False):
     return fs.logsumexp(x, axis, keepdims=keepdims)
 
 
-@primitive
-def softmax_vjp(y, g, axis=-1):
+@_primitive
+def softmax_vjp(y, g, /, axis=-1):
     """`fastsoftmax.softmax_vjp`, differentiable in both arguments.
 
     Parameters
@@ -127,8 +134,8 @@ softmax_jvp = softmax_vjp
 """The Jacobian of softmax is symmetric."""
 
 
-@primitive
-def log_softmax_vjp(logy, g, axis=-1):
+@_primitive
+def log_softmax_vjp(logy, g, /, axis=-1):
     """`fastsoftmax.log_softmax_vjp`, differentiable in both arguments.
 
     Parameters
@@ -153,8 +160,8 @@ def log_softmax_vjp(logy, g, axis=-1):
     return fs.log_softmax_vjp(logy, g, axis)
 
 
-@primitive
-def log_softmax_jvp(logy, t, axis=-1):
+@_primitive
+def log_softmax_jvp(logy, t, /, axis=-1):
     """`fastsoftmax.log_softmax_jvp`, differentiable in both arguments.
 
     Parameters
@@ -179,8 +186,8 @@ def log_softmax_jvp(logy, t, axis=-1):
     return fs.log_softmax_jvp(logy, t, axis)
 
 
-@primitive
-def cross_entropy(x, labels, axis=-1, **options):
+@_primitive
+def cross_entropy(x, labels, /, axis=-1, **options):
     """`fastsoftmax.cross_entropy`, differentiable in ``x``: ``dx = (softmax(x) - onehot(label)) / m``.
 
     Parameters
@@ -206,14 +213,18 @@ def cross_entropy(x, labels, axis=-1, **options):
     return fs.cross_entropy(x, labels, axis, **options)
 
 
-@primitive
-def _gradient(x, labels, axis=-1, **options):
+@_primitive
+def _gradient(x, labels, /, axis=-1, **options):
     """That of `cross_entropy`, with "none" that of each row's own loss."""
     return fs.cross_entropy_with_grad(x, labels, axis, **options)[1]
 
 
+def _total(a, axis):
+    return anp.sum(a, axis=axis, keepdims=True)
+
+
 def _dot(a, b, axis):
-    return anp.sum(a * b, axis=axis, keepdims=True)
+    return _total(a * b, axis)
 
 
 def _along(g, x, axis):
@@ -256,19 +267,20 @@ defjvp(
 )
 
 # V(l, g) = g - e^l sum g and T(l, t) = t - sum e^l t are each other's transposes in their second arguments.
+# The derivative of V in l is -e^l sum g, formed as such: V - g has no digits where e^l is small.
 defvjp(
     log_softmax_vjp,
-    lambda result, logy, g, axis=-1: lambda h: (result - g) * h,
+    lambda _, logy, g, axis=-1: lambda h: -anp.exp(logy) * h * _total(g, axis),
     lambda _, logy, g, axis=-1: lambda h: log_softmax_jvp(logy, h, axis),
 )
 defjvp(
     log_softmax_vjp,
-    lambda h, result, logy, g, axis=-1: (result - g) * h,
+    lambda h, _, logy, g, axis=-1: -anp.exp(logy) * h * _total(g, axis),
     lambda h, _, logy, g, axis=-1: log_softmax_vjp(logy, h, axis),
 )
 defvjp(
     log_softmax_jvp,
-    lambda _, logy, t, axis=-1: lambda h: -anp.exp(logy) * t * anp.sum(h, axis=axis, keepdims=True),
+    lambda _, logy, t, axis=-1: lambda h: -anp.exp(logy) * t * _total(h, axis),
     lambda _, logy, t, axis=-1: lambda h: log_softmax_vjp(logy, h, axis),
 )
 defjvp(
@@ -317,3 +329,5 @@ defjvp(
     lambda h, _, x, labels, axis=-1, **options: _hessian_product(h, x, labels, axis, options),
     argnums=(0,),
 )
+
+__test__ = {name: globals()[name] for name in __all__}  # for doctest, to which they are autograd's functions

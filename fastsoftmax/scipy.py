@@ -81,6 +81,9 @@ def log_softmax(x, axis=None):
 def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     """`scipy.special.logsumexp`: ``log(sum(b * exp(a)))`` along ``axis``, by default over all of ``a``.
 
+    Where terms cancel, the error of the sum is below ``eps * (4 + log(n) + max(abs(log(abs(b)))))`` times
+    ``sum(abs(b) * exp(a))``, however large ``a`` is; the logarithm is rounded once more.
+
     Parameters
     ----------
     a : array_like
@@ -130,18 +133,27 @@ def _is_plain(a):
 
 def _weighted(a, b, axis, keepdims):
     """The logarithm of ``|sum b exp(a)|`` and the sign: positive and negative terms by themselves."""
-    a, b = np.broadcast_arrays(a, b)
     dtype = np.result_type(a, b, np.float32 if a.dtype == np.float32 else np.float64)
+    b = b.astype(dtype, copy=False)
+    negative = b < 0
     with np.errstate(all="ignore"):
-        terms = np.where(b == 0, -np.inf, a + np.log(np.abs(b))).astype(dtype)
-        plus = fs.logsumexp(terms, axis, where=~(b < 0), keepdims=keepdims)
-        if not (b < 0).any():
-            return plus, _sign(plus, 1)
-        minus = fs.logsumexp(terms, axis, where=b < 0, keepdims=keepdims)
-        most, least = np.maximum(plus, minus), np.minimum(plus, minus)
-        log = np.where(most == least, -np.inf, most + np.log1p(-np.exp(least - most)))
-        log = np.where(np.isnan(plus - minus) & np.isinf(most), np.where(plus == minus, np.nan, most), log)
-        return log[()], _sign(log, np.sign(np.where(plus == minus, 0.0, plus - minus)))
+        a = np.where(b == 0, -np.inf, a).astype(dtype, copy=False)
+        most = a.max(axis, keepdims=True)
+        most = np.where(np.isfinite(most), most, 0)
+        terms = (a - most) + np.log(np.abs(b))  # without the largest, which would round log b away
+        if negative.any():
+            plus, minus = (fs.logsumexp(terms, axis, where=w, keepdims=True) for w in (~negative, negative))
+            log, sign = most + _log_difference(plus, minus), np.sign(plus - minus)
+        else:
+            log, sign = most + fs.logsumexp(terms, axis, keepdims=True), 1
+    results = log, _sign(log, sign)
+    return results if keepdims else tuple(np.squeeze(r, axis)[()] for r in results)
+
+
+def _log_difference(plus, minus):
+    """``log |exp(plus) - exp(minus)|``, of equal infinities -inf or NaN."""
+    gap = np.where(plus == minus, 0, -np.abs(plus - minus))
+    return np.maximum(plus, minus) + np.where(gap < -0.7, np.log1p(-np.exp(gap)), np.log(-np.expm1(gap)))
 
 
 def _sign(log, sign):

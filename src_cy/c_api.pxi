@@ -4,9 +4,12 @@ Arrays are contiguous. They run on the caller's thread, without the GIL, and rai
 """
 
 cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out, void* results,
-                    const Py_ssize_t* labels, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner,
-                    double scale) noexcept nogil:
-    """Any op, on canonical arrays; those it has none of are NULL."""
+                    const Py_ssize_t* labels, const void* weight, const void* everywhere, Py_ssize_t outer,
+                    Py_ssize_t n, Py_ssize_t inner, double smoothing, double scale) noexcept nogil:
+    """Any op, on canonical arrays; those it has none of are NULL.
+
+    ``everywhere`` is what smoothing adds to the weight of each class, and is not read where there is none.
+    """
     cdef Call c
     cdef Py_ssize_t i
     if n == 0 and results != NULL:  # a sum of nothing
@@ -22,14 +25,22 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     c.s.outer, c.s.n, c.s.inner, c.s.outer_stride, c.s.n_stride = outer, n, inner, n * inner, inner
     c.sb = c.so = c.s
     c.results_stride = c.labels_stride = inner
-    c.target.weight = c.target.everywhere = NULL
-    c.target.at_label, c.target.total, c.target.scale = 1, 0, scale
+    c.target.weight, c.target.everywhere = weight, everywhere if smoothing else NULL
+    c.target.total = sum_for_c(single, everywhere, n) if smoothing else 0
+    c.target.at_label, c.target.scale = 1 - smoothing, scale
     kernels.run(&c)
 
 
 cdef double sum_for_c(bint single, const void* values, Py_ssize_t n) noexcept nogil:
     """As good as rounded once."""
-    return kernels.exact_sum_f32(<const float*>values, n) if single else kernels.exact_sum_f64(<const double*>values, n)
+    cdef unsigned mode = take_mode()
+    cdef double total
+    if single:
+        total = kernels.exact_sum_f32(<const float*>values, n)
+    else:
+        total = kernels.exact_sum_f64(<const double*>values, n)
+    restore_mode(mode)
+    return total
 
 
 def c_entries():
@@ -38,62 +49,62 @@ def c_entries():
 
 
 cdef void softmax_f64(const double* x, double* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(SOFTMAX, False, x, NULL, out, NULL, NULL, rows, n, 1, 1)
+    run_for_c(SOFTMAX, False, x, NULL, out, NULL, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void softmax_f32(const float* x, float* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(SOFTMAX, True, x, NULL, out, NULL, NULL, rows, n, 1, 1)
+    run_for_c(SOFTMAX, True, x, NULL, out, NULL, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void log_softmax_f64(const double* x, double* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(LOG_SOFTMAX, False, x, NULL, out, NULL, NULL, rows, n, 1, 1)
+    run_for_c(LOG_SOFTMAX, False, x, NULL, out, NULL, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void log_softmax_f32(const float* x, float* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(LOG_SOFTMAX, True, x, NULL, out, NULL, NULL, rows, n, 1, 1)
+    run_for_c(LOG_SOFTMAX, True, x, NULL, out, NULL, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef double logsumexp_f64(const double* x, Py_ssize_t n) noexcept nogil:
     cdef double result
-    run_for_c(LOGSUMEXP, False, x, NULL, NULL, &result, NULL, 1, n, 1, 1)
+    run_for_c(LOGSUMEXP, False, x, NULL, NULL, &result, NULL, NULL, NULL, 1, n, 1, 0, 1)
     return result
 
 
 cdef float logsumexp_f32(const float* x, Py_ssize_t n) noexcept nogil:
     cdef float result
-    run_for_c(LOGSUMEXP, True, x, NULL, NULL, &result, NULL, 1, n, 1, 1)
+    run_for_c(LOGSUMEXP, True, x, NULL, NULL, &result, NULL, NULL, NULL, 1, n, 1, 0, 1)
     return result
 
 
 cdef void logsumexp_rows_f64(const double* x, double* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(LOGSUMEXP, False, x, NULL, NULL, out, NULL, rows, n, 1, 1)
+    run_for_c(LOGSUMEXP, False, x, NULL, NULL, out, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void logsumexp_rows_f32(const float* x, float* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(LOGSUMEXP, True, x, NULL, NULL, out, NULL, rows, n, 1, 1)
+    run_for_c(LOGSUMEXP, True, x, NULL, NULL, out, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void logsumexp_columns_f64(const double* x, double* out, Py_ssize_t n, Py_ssize_t columns) noexcept nogil:
-    run_for_c(LOGSUMEXP, False, x, NULL, NULL, out, NULL, 1, n, columns, 1)
+    run_for_c(LOGSUMEXP, False, x, NULL, NULL, out, NULL, NULL, NULL, 1, n, columns, 0, 1)
 
 
 cdef void logsumexp_columns_f32(const float* x, float* out, Py_ssize_t n, Py_ssize_t columns) noexcept nogil:
-    run_for_c(LOGSUMEXP, True, x, NULL, NULL, out, NULL, 1, n, columns, 1)
+    run_for_c(LOGSUMEXP, True, x, NULL, NULL, out, NULL, NULL, NULL, 1, n, columns, 0, 1)
 
 
 cdef void softmax_vjp_f64(const double* y, const double* g, double* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(SOFTMAX_VJP, False, y, g, out, NULL, NULL, rows, n, 1, 1)
+    run_for_c(SOFTMAX_VJP, False, y, g, out, NULL, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void softmax_vjp_f32(const float* y, const float* g, float* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    run_for_c(SOFTMAX_VJP, True, y, g, out, NULL, NULL, rows, n, 1, 1)
+    run_for_c(SOFTMAX_VJP, True, y, g, out, NULL, NULL, NULL, NULL, rows, n, 1, 0, 1)
 
 
 cdef void cross_entropy_f64(const double* x, const Py_ssize_t* labels, double* losses, double* dx, Py_ssize_t rows,
                             Py_ssize_t n, double scale) noexcept nogil:
-    run_for_c(CROSS_ENTROPY, False, x, NULL, dx, losses, labels, rows, n, 1, scale)
+    run_for_c(CROSS_ENTROPY, False, x, NULL, dx, losses, labels, NULL, NULL, rows, n, 1, 0, scale)
 
 
 cdef void cross_entropy_f32(const float* x, const Py_ssize_t* labels, float* losses, float* dx, Py_ssize_t rows,
                             Py_ssize_t n, double scale) noexcept nogil:
-    run_for_c(CROSS_ENTROPY, True, x, NULL, dx, losses, labels, rows, n, 1, scale)
+    run_for_c(CROSS_ENTROPY, True, x, NULL, dx, losses, labels, NULL, NULL, rows, n, 1, 0, scale)

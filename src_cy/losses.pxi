@@ -100,5 +100,5 @@ cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, doubl
     if smoothing:
         everywhere = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32 if c.single else cnp.NPY_FLOAT64, 0)
         everywhere[:] = smoothing / n * (1.0 if weight is None else weight)
-        c.target.everywhere, c.target.total = cnp.PyArray_DATA(everywhere), everywhere.sum(dtype="f8")
+        c.target.everywhere, c.target.total = cnp.PyArray_DATA(everywhere), sum_of(everywhere)
     return everywhere

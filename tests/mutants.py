@@ -49,6 +49,11 @@ SUITES = {
     "fastsoftmax/backends/numpy.py": Suite("numpy", _KERNELS),
     "fastsoftmax/backends/numba.py": Suite("numba", _KERNELS),
     "fastsoftmax/backends/_numba_rows.py": Suite("numba", _KERNELS),
+    "fastsoftmax/scipy.py": Suite("cython", (*_files("scipy_module"), "-k", "not own_tests")),
+    "fastsoftmax/autograd.py": Suite("cython", _files("autograd_module")),
+    "fastsoftmax/_numba_overloads.py": Suite(
+        "cython", (*_files("numba_overloads"), "-k", "out or losses or weights")
+    ),
 }
 
 
@@ -363,5 +368,40 @@ MUTANTS = [
         ),
         ("add(s, where_equal(w, zero, zero, w * gap))", "add(s, w * gap)"),
         ("where_equal(spread - spread, zero, one, splat(y_tile, 0.125))", "one"),
+    ),
+    *_of(
+        "fastsoftmax/scipy.py",
+        ("np.where(b == 0, -np.inf, a)", "np.where(b == 0, a, a)"),
+        ("np.where(np.isfinite(most), most, 0)", "most"),
+        ("np.where(np.isfinite(most), most, 0)", "np.zeros_like(most)"),
+        ("b = b.astype(dtype, copy=False)", "pass"),
+        ("np.sign(plus - minus)", "1"),
+        ("np.where(plus == minus, 0, -np.abs(plus - minus))", "-np.abs(plus - minus)"),
+        ("np.where(gap < -0.7, np.log1p(-np.exp(gap)), np.log(-np.expm1(gap)))", "np.log1p(-np.exp(gap))"),
+        ("np.where(gap < -0.7, np.log1p(-np.exp(gap)), np.log(-np.expm1(gap)))", "np.log(-np.expm1(gap))"),
+    ),
+    *_of(
+        "fastsoftmax/autograd.py",
+        ("lambda g: _along(g, x, axis) * softmax(x, axis),", "lambda g: g * softmax(x, axis),"),
+        ("lambda h: h * (g - _dot(g, y, axis)) - g", "lambda h: h * g - g"),
+        (
+            "lambda _, logy, g, axis=-1: lambda h: -anp.exp(logy)",
+            "lambda _, logy, g, axis=-1: lambda h: -logy",
+        ),
+        ("anp.zeros_like(t) - _dot", "anp.zeros_like(t) + _dot"),
+        ('axis if options.get("reduction") == "none" else None', "None"),
+        ("(1 - label_smoothing) * of_label", "of_label"),
+        ("(of_label.sum() or 1.0)", "labels.size"),
+    ),
+    *_of(
+        "fastsoftmax/_numba_overloads.py",
+        ("and (ahead != 0 or a.size != out.size)", "and ahead != 0"),
+        ("-a.nbytes < ahead < out.nbytes", "0 < ahead < out.nbytes"),
+        ("_check_apart(b, out)", "pass"),
+        ("elif label < 0 or label >= shape[k]:", "elif label >= shape[k]:"),
+        ("return weight.astype(dtype)", "return weight"),
+        ("everywhere *= weight", "pass"),
+        ("1.0 if weight is None else weight[label]", "1.0"),
+        ("1 / total if total else 1.0", "1 / total"),
     ),
 ]

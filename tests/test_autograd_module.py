@@ -1,6 +1,10 @@
 """Promise: the primitives of `fastsoftmax.autograd` have the textbook formulas' derivatives of any order."""
 
+import inspect
+import pickle
+
 import autograd.numpy as anp
+import mpmath
 import numpy as np
 import pytest
 from autograd import elementwise_grad, grad, hessian, jacobian, make_jvp
@@ -126,6 +130,83 @@ def test_a_saturated_row_keeps_its_digits():
     assert abs(first - 2 * np.exp(-40)) < 1e-15 * 2 * np.exp(-40) * 100
     loss = grad(lambda x: ours.cross_entropy(x[None], np.array([0])))(x)
     np.testing.assert_allclose(loss[0], -2 * np.exp(-40), rtol=1e-13)
+
+
+STRUCTURED = {
+    "ties": lambda n: np.zeros(n),
+    "few values": lambda n: inputs.rng(n).choice([0.0, 1.0, -3.0], n),
+    "offset": lambda n: 1e6 + inputs.rng(n).choice([0.0, 2.0], n),
+    "saturated": lambda n: np.r_[40.0, inputs.rng(n).choice([0.0, -1.0], n - 1)],
+    "saturated to the end": lambda n: np.r_[np.zeros(n - 1), 700.0],
+    "masked": lambda n: np.r_[1.0, inputs.rng(n).choice([-np.inf, -1.0, 2.0], n - 1)],
+    "a ramp": lambda n: np.round(np.linspace(-20, 20, n)),
+}
+
+
+def _exact_derivatives(x, w, v):
+    """Of ``sum(w * op(x))`` and along ``v``, each with the size of what its entries are sums of, from mpmath.
+
+    Entries with the same logit, weight and direction are a class; there are few.
+    """
+    triples, where, counts = np.unique(np.stack([x, w, v]), axis=1, return_inverse=True, return_counts=True)
+
+    def total(terms):
+        return mpmath.fsum(int(c) * t for c, t in zip(counts, terms, strict=True))
+
+    with mpmath.workdps(400):
+        x, w, v = (np.array([mpmath.mpf(a) for a in line]) for line in triples.tolist())
+        e = np.array([mpmath.exp(a - max(x)) for a in x])
+        y = e / total(e)
+        dy, sum_w, sizes_w = y * (v - total(v * y)), total(w), total(abs(w))
+        spread = y * (1 - y)  # a derivative of y is a sum of differences, which are that small in all
+        exact = {
+            ("softmax", "gradient"): (y * (w - total(w * y)), spread),
+            ("softmax", "product"): (dy, spread),
+            ("softmax", "Hessian product"): (dy * (w - total(w * y)) - y * total(w * dy), spread),
+            ("log_softmax", "gradient"): (w - y * sum_w, abs(w) + y * sizes_w),
+            ("log_softmax", "product"): (v - total(v * y), 1 + 0 * y),
+            ("log_softmax", "Hessian product"): (-sum_w * dy, sizes_w * y),
+            ("logsumexp", "gradient"): (y, y),
+            ("logsumexp", "product"): (total(v * y) + 0 * y, 1 + 0 * y),
+            ("logsumexp", "Hessian product"): (dy, spread),
+            ("cross_entropy", "gradient"): (y - w, abs(y - w)),
+            ("cross_entropy", "Hessian product"): (dy, spread),
+        }
+        return {key: [part.astype(float)[where.ravel()] for part in pair] for key, pair in exact.items()}
+
+
+@pytest.mark.parametrize("n", [2, 7, 64, 1000, 100_000])
+@pytest.mark.parametrize("kind", STRUCTURED)
+def test_structured_rows(kind, n):
+    """To 1e-14 of the terms of the textbook formulas, where these would have lost all digits too."""
+    x, rng = STRUCTURED[kind](n), inputs.rng(1)
+    w, v = rng.choice([1.0, -1.0, 0.25], n), rng.choice([1.0, -1.0, 0.5], n)
+    label, there = int(x.argmax()), x > -np.inf
+    w[~there] = 0
+    losses = {
+        "softmax": (lambda x: anp.sum(w * ours.softmax(x)), w),
+        "log_softmax": (lambda x: anp.sum(w[there] * ours.log_softmax(x)[there]), w),
+        "logsumexp": (ours.logsumexp, w),
+        "cross_entropy": (lambda x: ours.cross_entropy(x, label), (np.arange(n) == label).astype(float)),
+    }
+    for op, (loss, weights) in losses.items():
+        exact = _exact_derivatives(x, weights, v)
+        found = {"gradient": grad(loss)(x), "Hessian product": make_hvp(loss)(x)[0](v)}
+        if op != "cross_entropy":
+            found["product"] = make_jvp(getattr(ours, op))(x)(v)[1]
+        for derivative, actual in found.items():
+            right, size = exact[op, derivative]
+            assert (np.abs(actual - right) <= 1e-14 * size + 1e-307).all(), (op, derivative)
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_named_as_functions(name):
+    """autograd's wrapper alone would have its own module and signature, and could not be pickled."""
+    op = getattr(ours, name)
+    assert pickle.loads(pickle.dumps(op)) is op
+    assert op.__module__ == "fastsoftmax.autograd"
+    first, *_ = inspect.signature(op).parameters.values()
+    assert first.kind is first.POSITIONAL_ONLY  # by name autograd would see no argument
 
 
 def test_the_package_does_not_import_autograd():

@@ -116,6 +116,51 @@ def test_out(dtype):
 
 
 @numba.njit
+def _over(x, y, labels, out):
+    fs.softmax_vjp(x, y, out=out)
+    return fs.cross_entropy_with_grad(x, labels, weight=x[0], out=x)
+
+
+def test_out_that_overlaps(dtype):
+    """Entry by entry, or it is refused; weights are read before."""
+    memory, labels = inputs.rng().uniform(size=(9, 12)).astype(dtype), inputs.rng(1).integers(0, 12, 3)
+    for first, second, to in ((0, 3, 0), (3, 0, 0), (0, 0, 0), (0, 3, 6)):
+        given = memory.copy()
+        x, y, out = (given[start : start + 3] for start in (first, second, to))
+        expected = fs.softmax_vjp(x, y)
+        at = expected if first == to else x.copy()
+        loss, dx = fs.cross_entropy_with_grad(at, labels, weight=at[0].copy())
+        found, there = _over(x, y, labels, out)
+        _assert_same(found, loss, dtype)
+        checks.assert_same_bits((there, x), (dx, dx))
+        if first != to:
+            checks.assert_same_bits(out, expected)
+    for first, second, to in ((0, 3, 1), (1, 5, 0), (5, 0, 1), (5, 1, 0)):
+        with pytest.raises(ValueError, match="out overlaps an input"):
+            _over(*(memory[start : start + 3] for start in (first, second)), labels, memory[to : to + 3])
+    y, jacobian = fs.softmax(memory[0]), np.zeros((12, 12), dtype)
+    checks.assert_same_bits(_jacobian_into(y, jacobian), fs.softmax_jacobian(y))
+    with pytest.raises(ValueError, match="out overlaps an input"):
+        _jacobian_into(jacobian[0], jacobian)
+
+
+@numba.njit
+def _jacobian_into(y, out):
+    return fs.softmax_jacobian(y, out=out)
+
+
+@numba.njit
+def _kept(x, out):
+    return fs.logsumexp(x, 1, keepdims=True), fs.logsumexp(x, 0, keepdims=False), fs.logsumexp(x, out=out)
+
+
+def test_keepdims(dtype):
+    x, out = inputs.rng().normal(size=(4, 6, 5)).astype(dtype), checks.poisoned((4, 6), dtype)
+    expected = fs.logsumexp(x, 1, keepdims=True), fs.logsumexp(x, 0), fs.logsumexp(x)
+    checks.assert_same_bits((*_kept(x, out), out), (*expected, expected[-1]))
+
+
+@numba.njit
 def _options(x, labels):
     return (
         fs.cross_entropy(x, labels, ignore_index=1),
@@ -134,10 +179,58 @@ def test_losses(dtype):
         expected.append(fs.cross_entropy_with_grad(x, labels, ignore_index=-7, reduction="none"))
         for actual, right in zip(_options(x, labels), expected, strict=True):
             _assert_same(actual, right, dtype)
-    with pytest.raises(IndexError, match="out of range"):
-        cross_entropy(x, np.full(40, 10), -1)
+    for wrong in (np.full(40, 10), np.full(40, -1), np.full(40, 2**64 - 1, np.uint64)):
+        with pytest.raises(IndexError, match="out of range"):
+            cross_entropy(x, wrong, -1)
     with pytest.raises(ValueError, match="labels must have the shape"):
         cross_entropy(x, np.zeros(39, np.int64), -1)
+
+
+@numba.njit
+def _weighted(x, labels, weight, smoothing, out):
+    return (
+        fs.cross_entropy(x, labels, weight=weight, ignore_index=3),
+        fs.cross_entropy(x, labels, label_smoothing=smoothing, reduction="none"),
+        fs.cross_entropy_with_grad(x, labels, weight=weight, label_smoothing=smoothing, ignore_index=3),
+        fs.cross_entropy_with_grad(x, labels, weight=weight, reduction="sum", out=out),
+    )
+
+
+@pytest.mark.parametrize("n", [10, 300])
+def test_weights_and_smoothing(n, dtype):
+    x, labels = inputs.rng().normal(size=(40, n)).astype(dtype), inputs.rng().integers(0, n, 40)
+    weight, out = inputs.rng(2).uniform(0.1, 2, n), np.empty_like(x)
+    weight[1] = 0
+    for w, smoothing in ((weight, 0.0), (weight.astype(dtype), 0.1), (np.zeros(n, dtype), 1.0)):
+        expected = (
+            fs.cross_entropy(x, labels, weight=w, ignore_index=3),
+            fs.cross_entropy(x, labels, label_smoothing=smoothing, reduction="none"),
+            fs.cross_entropy_with_grad(x, labels, weight=w, label_smoothing=smoothing, ignore_index=3),
+            fs.cross_entropy_with_grad(x, labels, weight=w, reduction="sum"),
+        )
+        for actual, right in zip(_weighted(x, labels, w, smoothing, out), expected, strict=True):
+            _assert_same(actual, right, dtype)
+        checks.assert_same_bits(out, expected[-1][1])
+    with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1"):
+        _weighted(x, labels, weight, np.nan, out)
+    with pytest.raises(ValueError, match="weight must have one entry for each class"):
+        _weighted(x, labels, weight[1:].copy(), 0.0, out)
+
+
+def test_without_compiled_kernels():
+    """The bits of the backend that calls from Python have then."""
+    code = """
+import numpy as np
+from tests import test_numba_overloads as inside
+for dtype in map(np.dtype, ("f8", "f4")):
+    inside.test_losses(dtype)
+    inside.test_keepdims(dtype)
+    inside.test_weights_and_smoothing(10, dtype)
+    inside.test_out_that_overlaps(dtype)
+inside.test_callers_of_every_kind()
+print(inside.fs.available_backends()[0])
+"""
+    assert processes.python(code, timeout=600, FASTSOFTMAX_MAX_CPU_ISA="none").strip() == "numba"
 
 
 @numba.njit
@@ -175,8 +268,13 @@ WRONG = {
     "pass x.astype": lambda x: fs.softmax(x > 0),
     "takes arrays: x is": lambda x: fs.softmax(1.0),
     "goes along one axis": lambda x: fs.softmax(x, (0, 1)),
+    "an int; got": lambda x: fs.softmax(x, True),
     "takes arrays of one dtype": lambda x: fs.softmax_vjp(x, x[0]),
-    "has no label_smoothing=": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing=0.1),
+    "has no out=": lambda x: fs.cross_entropy(x, np.array([0, 1]), out=x),
+    "pass weight.astype": lambda x: fs.cross_entropy(x, np.array([0, 1]), weight=np.array([1, 2, 3])),
+    "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
+    "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
+    "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),
     'the layout "batched"': lambda x: fs.softmax_jacobian(x, layout="dense"),
 }
 
@@ -195,46 +293,43 @@ def test_an_axis_out_of_range():
 CACHED = """
 import sys
 import numpy as np, numba
-import fastsoftmax as fs
-{prelude}
-@numba.njit(cache=True)
-def f(x):
-    return fs.softmax(x), fs.logsumexp(x)
+try:
+    import fastsoftmax as fs
+    import fastsoftmax._numba_overloads  # where the entry point is not installed
+except ImportError:
+    fs = None
 
-x = np.random.default_rng(0).normal(size=(3, 5))
-y, s = f(x)
-right = np.allclose(y, fs.softmax(x)), np.allclose(s, fs.logsumexp(x))
+@numba.njit(cache=True)
+def f(x, labels, weight):
+    return fs.softmax(x), fs.cross_entropy(x, labels, weight=weight)
+
+x, labels, weight = np.random.default_rng(0).normal(size=(3, 5)), np.array([0, 4, 2]), np.arange(5.0)
+y, loss = f(x, labels, weight)
+right = np.allclose(y, fs.softmax(x)), np.allclose(loss, fs.cross_entropy(x, labels, weight=weight))
 print(sum(f.stats.cache_hits.values()), *map(bool, right))
 """
-IMPORTED = "import fastsoftmax._numba_overloads"  # where the entry point is not installed
 
 
-@pytest.mark.parametrize("second", ["as it was", "another level", "without the extension"])
-def test_cached(tmp_path, second):
-    """Machine code of one process serves others, whatever kernels they have."""
+SILENT = "import warnings\nwarnings.simplefilter('ignore')\n"  # of an entry point whose package is gone
+
+
+def test_cached(tmp_path):
+    """Machine code of one process serves others, whatever kernels they have; without the package it fails."""
     script = tmp_path / "user.py"
-    script.write_text(CACHED.format(prelude=IMPORTED))
-    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    script.write_text(CACHED)
 
-    def run(**more):
-        result = processes.start([str(script)], **environment, **more)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.split()
+    def run(prelude="", **environment):
+        code = f"{prelude}\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')"
+        return processes.start(["-c", code], NUMBA_CACHE_DIR=str(tmp_path / "cache"), **environment)
 
-    assert run() == ["0", "True", "True"]
-    if second == "as it was":
-        assert run() == ["1", "True", "True"]
-    if second == "another level":
-        assert run(FASTSOFTMAX_MAX_CPU_ISA="x86-64-v2") == ["1", "True", "True"]
-    if second == "without the extension":
-        hidden = tmp_path / "hidden.py"
-        hidden.write_text(
-            processes.HIDE_EXTENSIONS
-            + f"\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')"
-        )
-        result = processes.start([str(hidden)], **environment)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.split()[1:] == ["True", "True"]
+    assert run().stdout.split() == ["0", "True", "True"]
+    assert run().stdout.split() == ["1", "True", "True"]
+    assert run(FASTSOFTMAX_MAX_CPU_ISA="x86-64-v2").stdout.split() == ["1", "True", "True"]
+    assert run(processes.HIDE_EXTENSIONS).stdout.split() == ["1", "True", "True"]
+    uninstalled = run(SILENT + processes.HIDE.format(names=["fastsoftmax"]))
+    assert uninstalled.returncode == 1
+    assert "ModuleNotFoundError: " in uninstalled.stderr.splitlines()[-1]
+    assert "fastsoftmax" in uninstalled.stderr.splitlines()[-1]
 
 
 def test_no_import_of_numba():

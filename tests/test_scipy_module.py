@@ -80,6 +80,87 @@ def test_weights(weights, dtype):
         assert (sign == [s for _, s in exact])[lost < 1 / eps / 100].all()
 
 
+def _structured(rng, dtype):
+    """Few distinct exponents and weights, and how many of each: ties, offsets, and sums that cancel."""
+    k, n = rng.integers(2, 6), rng.choice([2, 3, 7, 64, 1000, 20_000])
+    values = rng.choice([0, 1, 700, -1e5, 1e5]) + rng.normal(size=k) * rng.choice([0, 1e-6, 1, 30, 300])
+    weights = np.exp(rng.uniform(-1, 1, k) * rng.choice([0, 1, 30])) * rng.choice([-1, 1], k)
+    counts = np.diff(np.r_[0, np.sort(rng.integers(0, n + 1, k - 1)), n])
+    if rng.random() < 0.5:
+        weights[1], counts = -weights[0], np.full(k, n // k + 1)
+    order = rng.permutation(np.repeat(np.arange(k), counts))
+    return values.astype(dtype), weights.astype(dtype), counts, order
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_structured_weights(axis, dtype):
+    """The bound of the docstring, in units of what the terms would add up to if none cancelled."""
+    import mpmath
+
+    rng, eps = inputs.rng(), np.finfo(dtype).eps
+    for _ in range(300):
+        values, weights, counts, order = _structured(rng, dtype)
+        a, b = (v[order] for v in (values, weights))
+        log, sign = ours.logsumexp(
+            np.stack([a, a - 1], 1 - axis), axis, np.stack([b, b], 1 - axis), False, True
+        )
+        there, most = counts > 0, float(a.max())
+        with mpmath.workdps(60):
+            sizes = [
+                c * abs(mpmath.mpf(w)) * mpmath.exp(mpmath.mpf(v) - most)
+                for v, w, c in zip(
+                    values[there].tolist(), weights[there].tolist(), counts[there].tolist(), strict=True
+                )
+            ]
+            exact = mpmath.fsum(s * np.sign(w) for s, w in zip(sizes, weights[there].tolist(), strict=True))
+            found = float(sign[0]) * mpmath.exp(mpmath.mpf(float(log[0])) - most)
+            error = float(abs(found - exact) / mpmath.fsum(sizes))
+            rounded = (
+                eps / 2 * abs(log[0]) * float(abs(exact) / mpmath.fsum(sizes)) if exact and sign[0] else 0
+            )
+        bound = eps * (4 + np.log(len(a)) + np.abs(np.log(np.abs(b))).max())
+        assert error - rounded <= bound
+
+
+def _of_special(a, b):
+    """``log |sum b exp(a)|`` and the sign, an entry of weight 0 left out, with infinities as numbers."""
+    if np.isnan(a[b != 0]).any() or np.isnan(b).any() or (np.isinf(b) & (a == -np.inf)).any():
+        return np.nan, np.nan
+    infinite = {np.sign(w) for v, w in zip(a, b, strict=True) if w and (v == np.inf or np.isinf(w))}
+    if infinite:
+        return (np.inf, infinite.pop()) if len(infinite) == 1 else (np.nan, np.nan)
+    log, sign = _exact(a, b)
+    return log, sign if log > -np.inf else 0.0
+
+
+def test_special_weights():
+    """Each of 1764 pairs of special exponents and weights, where SciPy has NaN for some of weight 0."""
+    infinities = [-np.inf, np.inf, np.nan]
+    entries = np.array([(v, w) for v in (*infinities, -1, 0, 800) for w in (*infinities, -1, -0.0, 0, 1)])
+    first, second = (i.ravel() for i in np.indices((len(entries), len(entries))))
+    a, b = (np.stack([entries[first, k], entries[second, k]], 1) for k in (0, 1))
+    expected = np.array([_of_special(*row) for row in zip(a, b, strict=True)]).T
+    found = ours.logsumexp(a, 1, b, return_sign=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
+    np.testing.assert_allclose(ours.logsumexp(a, 1, b), np.where(expected[1] < 0, np.nan, expected[0]))
+
+
+def test_a_difference_keeps_its_digits():
+    """Of terms that are nearly equal, and of one that is far smaller."""
+    small, b = np.array([1e-20, 1e-9, 0.5]), np.array([1.0, -1.0])
+    found = ours.logsumexp(np.stack([small, 0 * small], 1), 1, b)
+    np.testing.assert_allclose(found, np.log(np.expm1(small)), rtol=1e-15)
+    np.testing.assert_allclose(ours.logsumexp(np.array([0.0, -40.0]), b=b), -np.exp(-40), rtol=1e-15)
+
+
+def test_weights_of_another_dtype():
+    """The result type is computed in: the logarithm of a float32 would have 7 digits."""
+    a, b = inputs.rng().normal(size=9), np.array([3, -2, 0.5] * 3, np.float32)
+    for weights in (b, b.astype(np.int8)):
+        expected = ours.logsumexp(a, b=weights.astype(float), return_sign=True)
+        np.testing.assert_array_equal(ours.logsumexp(a, b=weights, return_sign=True), expected)
+
+
 def test_what_is_no_plain_array_goes_to_scipy():
     for x in ([1.0, 2.0], 3.0, np.array([1 + 1j, 2]), np.array([1, 2], np.longdouble)):
         for name in NAMES:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import fastsoftmax as fs
-from fastsoftmax import registry
+from fastsoftmax import autograd, registry, scipy
 from fastsoftmax.backends import python
 
 if TYPE_CHECKING:
@@ -115,6 +115,34 @@ def losses(x32: F32, x64: F64, matrix: Matrix, labels: Ints, reduction: Literal[
     fs.cross_entropy(x32, labels, out=x32)  # type: ignore[call-overload]
     fs.cross_entropy(x32, labels, ignore_index="pad")  # type: ignore[call-overload]
     fs.cross_entropy(x32, labels, ignore_index=[0, 2])  # type: ignore[call-overload]
+
+
+def primitives(x64: F64, matrix: Matrix, labels: Ints) -> None:
+    assert_type(autograd.softmax(matrix, 0), Matrix)
+    assert_type(autograd.log_softmax([0.0, 1.0]), Floats)
+    assert_type(autograd.logsumexp(x64, None), np.float64)
+    assert_type(autograd.logsumexp(x64, keepdims=True), F64)
+    assert_type(autograd.logsumexp(x64), Any)
+    assert_type(autograd.softmax_jvp(matrix, matrix), Matrix)
+    assert_type(autograd.log_softmax_vjp(x64, [1.0, 0.0]), Floats)
+    assert_type(autograd.cross_entropy(x64, labels, weight=[1.0, 2.0]), np.float64)
+    assert_type(autograd.cross_entropy(x64, [0, 1], 0, reduction="none"), F64)
+
+    autograd.softmax(x=x64)  # type: ignore[call-overload]
+    autograd.softmax(x64, out=x64)  # type: ignore[call-overload]
+    autograd.cross_entropy(x64, labels, num_threads=2)  # type: ignore[call-overload]
+
+
+def as_scipy_has_them(x64: F64, matrix: Matrix) -> None:
+    assert_type(scipy.softmax(matrix, axis=1), Matrix)
+    assert_type(scipy.logsumexp(x64), np.float64)
+    assert_type(scipy.log_softmax([1, 2]), Any)
+    assert_type(scipy.logsumexp(x64, axis=1, keepdims=True), F64)
+    assert_type(scipy.logsumexp(x64, b=[1, -1]), Any)
+    assert_type(scipy.logsumexp(x64, return_sign=True), tuple[np.float64, np.float64])
+    assert_type(scipy.logsumexp(x64, 1, [1, -1], return_sign=True), tuple[Any, Any])
+
+    scipy.softmax(x64, -1, None)  # type: ignore[call-overload]
 
 
 def on_a_gpu_or_not(x: Tensor) -> None:
