@@ -79,7 +79,7 @@ lint: .venv/lint/current ## check style and types
 	.venv/lint/bin/ruff check
 	.venv/lint/bin/ruff format --check
 	.venv/lint/bin/mypy
-	FASTSOFTMAX_MAX_CPU_ISA=none .venv/lint/bin/python -m mypy.stubtest --mypy-config-file pyproject.toml fastsoftmax.api
+	FASTSOFTMAX_MAX_CPU_ISA=none .venv/lint/bin/python -m mypy.stubtest --mypy-config-file pyproject.toml fastsoftmax.api fastsoftmax.accumulator
 	PATH=".venv/lint/bin:$$PATH" cython-lint src_cy
 
 BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc
