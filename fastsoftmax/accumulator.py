@@ -9,8 +9,6 @@ of the sum, and beside a higher entry of another part the sum is what counts. So
 `fastsoftmax.backends.numpy`.
 """
 
-from functools import reduce
-
 import numpy as np
 
 from fastsoftmax import _threads
@@ -20,6 +18,9 @@ from fastsoftmax._front import floating_point_mode
 # References are multiples of it. Exponentials of 10**80 entries so far above one add up to a float.
 SPAN = 512.0
 MOST_DIMENSIONS = 64  # NumPy's
+# Elements of a part, 512 KB of float64, and the most entries of a column among others: how many stand beside
+# it has no say, as the bits depend on where a sum is cut.
+PART, ENTRIES = 64 * 1024, 64
 
 
 class LogSumExp:
@@ -173,9 +174,10 @@ def merged(a, b):
     at = _reference(row_max)
     total = shifted_exp(np.minimum(a[0], b[0]), at), 0.0
     for part_max, rest, low in (a, b):
-        # 1, or exp of -SPAN and less: a second rounding of what is small, and a third of nothing
-        scale = np.exp(_reference(part_max) - at)
-        total = _plus(total, rest * scale, low * scale)
+        # 1, or exp of -SPAN and less: what is rounded here is small. In two steps, as exp of -2 SPAN is 0
+        # where its product with a sum at the reference of -SPAN is not.
+        half = np.exp((_reference(part_max) - at) / 2)
+        total = _plus(total, rest * half * half, low * half * half)
     return row_max, *total
 
 
@@ -203,23 +205,45 @@ def shifted_exp(x, shift):
     return np.exp(d) * (1 + np.where(np.isfinite(lost), lost, 0))
 
 
-def _summarise(x, row_max, rest, low):
-    """The state of each row of canonical ``x``."""
-    vectors = _vectors()
-    for axis, work, (block,), *state in vectors._blocks((x,), row_max, rest, low, wide=True):
-        parts = (_of_part(vectors, work, block[part], axis) for part in vectors._pieces(work, block, axis))
-        for a, values in zip(state, reduce(merged, parts), strict=True):
+def parts(shape):
+    """Indices of parts of a canonical array that stay in the cache: of it, and of what is one value a row."""
+    outer, n, inner = shape
+    entries = min(n, PART if inner == 1 else ENTRIES)
+    columns = min(inner, PART // ENTRIES)
+    rows = PART // (entries * columns)
+    for o in range(0, outer, rows):
+        for i in range(0, inner, columns):
+            for j in range(0, n, entries):
+                at = slice(o, o + rows), slice(j, j + entries), slice(i, i + columns)
+                yield at, (at[0], None, at[2])
+
+
+@_threads.sized(block_elements=4 * 1024 * 1024)  # as in the numpy backend
+def _summarise(x, *state):
+    """The state of each row of canonical ``x`` into what is that of none."""
+    for at, rows in parts(x.shape):
+        before = tuple(a[rows] for a in state)
+        for a, values in zip(before, merged(before, _of_part(x[at].astype(np.float64))), strict=True):
             a[...] = values
 
 
-def _of_part(vectors, work, x, axis):
-    entries = work("entries", x.shape)
-    np.copyto(entries, x)
-    at = np.argmax(entries, axis=axis, keepdims=True)
-    row_max = np.take_along_axis(entries, at, axis)
-    np.put_along_axis(entries, at, -np.inf, axis)
-    e = vectors._exp(work, entries, _reference(row_max), work("exp", x.shape))
-    return row_max, vectors._exact(work, e, axis), np.zeros(row_max.shape)
+_summarise.least_columns = 2  # none alone that is not alone in ``x``
+
+
+def _of_part(x):
+    at = np.argmax(x, axis=1, keepdims=True)
+    row_max = np.take_along_axis(x, at, 1)
+    np.put_along_axis(x, at, -np.inf, 1)
+    return row_max, exact_sum(shifted_exp(x, _reference(row_max))), np.zeros(row_max.shape)
+
+
+def exact_sum(terms):
+    """Along the middle axis, kept, as good as rounded once."""
+    return _vectors()._exact(_fresh, terms, 1)
+
+
+def _fresh(name, shape):
+    return np.empty(shape)
 
 
 def _reference(row_max):
