@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask.graph_manipulation import clone
 
 import fastsoftmax as fs
 from fastsoftmax import _options, _threads
@@ -23,7 +24,7 @@ from fastsoftmax.backends import numpy as vectors
 __all__ = ("cross_entropy", "cross_entropy_with_grad", "log_softmax", "logsumexp", "softmax")
 
 
-def softmax(x, /, axis=-1, *, where=None):
+def softmax(x, /, axis=-1, *, where=None, reread=False):
     """`fastsoftmax.softmax` of a dask array: ``y_i = exp(x_i - max x) / sum_j exp(x_j - max x)``.
 
     Parameters
@@ -34,6 +35,9 @@ def softmax(x, /, axis=-1, *, where=None):
         The axis or axes that sum to one; None for all together.
     where : array_like or dask.array.Array of bool, optional
         Broadcastable to ``x``: entries that are False take no part and get 0.
+    reread : bool
+        Make the chunks of ``x`` a second time, in place of keeping those of a row until its sum is known: for
+        rows that do not fit in memory, of data that are the same each time.
 
     Returns
     -------
@@ -53,15 +57,15 @@ def softmax(x, /, axis=-1, *, where=None):
     array([[0.25, 0.25, 0.25, 0.25],
            [0.25, 0.25, 0.25, 0.25]])
     """
-    return _forward("softmax", 0.0, x, axis, where)
+    return _forward("softmax", 0.0, x, axis, where, reread)
 
 
-def log_softmax(x, /, axis=-1, *, where=None):
+def log_softmax(x, /, axis=-1, *, where=None, reread=False):
     """`fastsoftmax.log_softmax` of a dask array: ``(x_i - max x) - log1p(sum of exp of the others)``.
 
     Parameters
     ----------
-    x, axis, where
+    x, axis, where, reread
         As for `softmax`, with -inf where ``where`` is False.
 
     Returns
@@ -81,7 +85,7 @@ def log_softmax(x, /, axis=-1, *, where=None):
     >>> log_softmax(da.from_array([40.0, 0.0], chunks=1)).compute()
     array([-4.24835426e-18, -4.00000000e+01])
     """
-    return _forward("log_softmax", -np.inf, x, axis, where)
+    return _forward("log_softmax", -np.inf, x, axis, where, reread)
 
 
 def logsumexp(x, /, axis=-1, *, keepdims=False, where=None):
@@ -127,13 +131,22 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, where=None):
 
 
 def cross_entropy(
-    x, labels, /, axis=-1, *, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"
+    x,
+    labels,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
+    reread=False,
 ):
     """`fastsoftmax.cross_entropy` of a dask array: ``-log softmax(x)[label]``.
 
     Parameters
     ----------
-    x, axis
+    x, axis, reread
         As for `softmax`.
     labels : array_like or dask.array.Array of int
         The class of each row, of the shape of ``x`` without ``axis``.
@@ -159,11 +172,20 @@ def cross_entropy(
     >>> cross_entropy(da.from_array([[40.0, 0.0]], chunks=1), [0]).compute()
     np.float64(4.248354255291589e-18)
     """
-    return _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, False)[0]
+    return _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread, False)[0]
 
 
 def cross_entropy_with_grad(
-    x, labels, /, axis=-1, *, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"
+    x,
+    labels,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
+    reread=False,
 ):
     """`fastsoftmax.cross_entropy_with_grad` of a dask array: ``dx = (softmax(x) - onehot(label)) / m``.
 
@@ -171,7 +193,7 @@ def cross_entropy_with_grad(
 
     Parameters
     ----------
-    x, labels, axis, weight, ignore_index, label_smoothing, reduction
+    x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread
         As for `cross_entropy`.
 
     Returns
@@ -194,7 +216,7 @@ def cross_entropy_with_grad(
     >>> print(loss.round(6), dx)
     0.693147 [[ 0.5 -0.5]]
     """
-    return _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, True)
+    return _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread, True)
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
@@ -222,6 +244,11 @@ def _mask(where, x):
         ) from None
 
 
+def _again(x, reread):
+    """``x`` for the second pass."""
+    return clone(x) if _options.as_bool(reread, "reread") else x
+
+
 def _is_whole(x, axes):
     return all(x.numblocks[k] == 1 for k in axes)
 
@@ -231,16 +258,17 @@ def _reduced_chunks(x, axes):
     return tuple((1,) * len(c) if k in axes else c for k, c in enumerate(x.chunks))
 
 
-def _forward(op, fill, x, axis, where):
+def _forward(op, fill, x, axis, where, reread):
     x, axes, dtype = _checked(x, axis)
+    again = _again(x, reread)
     if where is not None:
         mask = _mask(where, x)
-        x = da.where(mask, x, -np.inf)
+        x, again = (da.where(mask, a, -np.inf) for a in (x, again))
     meta = np.empty((0,) * x.ndim, dtype)
     if _is_whole(x, axes):
         y = x.map_blocks(getattr(fs, op), axes, dtype=dtype, meta=meta)
     else:
-        y = _with_states(_OF_STATES[op], x, axes, _states(x, axes), dtype=dtype, meta=meta)
+        y = _with_states(_OF_STATES[op], again, axes, _states(x, axes), dtype=dtype, meta=meta)
     return y if where is None else da.where(mask, y, np.asarray(fill, dtype))
 
 
@@ -364,15 +392,16 @@ def _log_softmax_of_rows(x, row_max, log_rest, out):
 # ---- cross-entropy -------------------------------------------------------------------------------
 
 
-def _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, with_grad):
+def _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread, with_grad):
     """The loss and, if asked for, its gradient."""
     ignore_index, smoothing = _options.check_loss(ignore_index, label_smoothing, reduction)
     x, axes, dtype = _checked(x, axis)
+    again = _again(x, reread)
     n = math.prod(x.shape[k] for k in axes)
     if weight is not None:
         weight = as_weight(weight, n, np.float64)
     labels = _labels(labels, x, axes, n, ignore_index)
-    x = x.astype(computed_in(dtype))
+    x, again = (a.astype(computed_in(dtype)) for a in (x, again))
     options = {"weight": weight, "smoothing": smoothing, "with_grad": with_grad}
     meta = np.empty((0,) * x.ndim, x.dtype)
     if _is_whole(x, axes):
@@ -380,20 +409,28 @@ def _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, wit
         both = da.blockwise(_whole, names, x, names, labels, names, axes=axes, meta=meta, **options)
     else:
         states = _states(x, axes)
-        both = _with_states(_losses, x, axes, states, labels, _classes(x, axes), n=n, meta=meta, **options)
+        both = _with_states(
+            _losses, again, axes, states, labels, _classes(x, axes), n=n, meta=meta, **options
+        )
     losses = both.map_blocks(itemgetter(0), chunks=_reduced_chunks(x, axes), dtype=np.float64, meta=meta)
     losses = losses.sum(axes)
     dx = both.map_blocks(itemgetter(1), dtype=x.dtype, meta=meta) if with_grad else None
-    if reduction == "none":
-        return losses.astype(dtype), dx if dx is None else dx.astype(dtype)
-    by = 1
-    if reduction == "mean":
-        of_labels = labels.map_blocks(_weights, weight, dtype=np.float64, meta=np.empty((0,) * x.ndim))
-        by = labels.size if weight is None and ignore_index is None else of_labels.sum()
-    loss = da.map_blocks(_quotient, losses.sum(), by, dtype, dtype=dtype, meta=np.empty((), dtype))
-    return loss, None if dx is None else dx.map_blocks(
+    by = _divisor(labels, weight, ignore_index) if reduction == "mean" else 1
+    loss = losses.astype(dtype) if reduction == "none" else _quotient(losses.sum(), by, dtype)
+    return loss, dx.map_blocks(
         _scaled, by, dtype, dtype=dtype, meta=meta.astype(dtype)
-    )
+    ) if with_grad else None
+
+
+def _divisor(labels, weight, ignore_index):
+    """What a mean divides by."""
+    if weight is None and ignore_index is None:
+        return labels.size
+    return labels.map_blocks(_weights, weight, dtype=np.float64, meta=np.empty((0,) * labels.ndim)).sum()
+
+
+def _quotient(total, by, dtype):
+    return da.map_blocks(_divided, total, by, dtype, dtype=dtype, meta=np.empty((), dtype))
 
 
 def _labels(labels, x, axes, n, ignore_index):
@@ -432,7 +469,7 @@ def _weights(labels, weight):
     return taking_part.astype(np.float64) if weight is None else np.where(taking_part, weight[labels], 0.0)
 
 
-def _quotient(total, by, dtype):
+def _divided(total, by, dtype):
     with np.errstate(all="ignore"):  # the mean of no rows is NaN
         return np.asarray(total / by).astype(dtype)[()]
 
