@@ -475,7 +475,7 @@ def _divided(total, by, dtype):
 
 
 def _scaled(dx, by, dtype):
-    return (dx * (1 / (by or 1.0))).astype(dtype)
+    return (dx * dx.dtype.type(1 / (by or 1.0))).astype(dtype, copy=False)
 
 
 def _whole(block, labels, axes, weight, smoothing, with_grad):

@@ -23,7 +23,7 @@ ROWS = {
     "one high after many equal": np.r_[np.full(N - 1, -9.5), 0.0],
     "one high below 0": np.r_[np.full(N - 1, -8.8), -0.3],
     "saturated": np.r_[np.full(N - 1, -500.0), 0.0],
-    "subnormal rest": np.r_[0.0, np.full(N - 1, -745.0)],
+    "subnormal rest": np.r_[0.0, np.full(N - 1, -720.0)],
     "rising by little": np.arange(N) * 1e-6 - 3,
     "rising by 1": np.r_[np.full(N - 21, -20.0), np.arange(-20.0, 1.0)],
     "falling": -np.arange(N) * 0.01,
