@@ -234,10 +234,10 @@ def _of_part(x):
     at = np.argmax(x, axis=1, keepdims=True)
     row_max = np.take_along_axis(x, at, 1)
     np.put_along_axis(x, at, -np.inf, 1)
-    return row_max, exact_sum(shifted_exp(x, _reference(row_max))), np.zeros(row_max.shape)
+    return row_max, exact_sums(shifted_exp(x, _reference(row_max))), np.zeros(row_max.shape)
 
 
-def exact_sum(terms):
+def exact_sums(terms):
     """Along the middle axis, kept, as good as rounded once."""
     return _vectors()._exact(_fresh, terms, 1)
 

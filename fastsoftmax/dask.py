@@ -18,7 +18,7 @@ import fastsoftmax as fs
 from fastsoftmax import _options, _threads
 from fastsoftmax._arrays import as_float, as_labels, as_weight, axes_of, computed_in, rows_of
 from fastsoftmax._front import floating_point_mode
-from fastsoftmax.accumulator import exact_sum, parts, rest_of, shifted_exp, total_of
+from fastsoftmax.accumulator import exact_sums, parts, rest_of, shifted_exp, total_of
 from fastsoftmax.backends import numpy as vectors
 
 __all__ = ("cross_entropy", "cross_entropy_with_grad", "log_softmax", "logsumexp", "softmax")
@@ -399,7 +399,7 @@ def _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, rer
     again = _again(x, reread)
     n = math.prod(x.shape[k] for k in axes)
     if weight is not None:
-        weight = as_weight(weight, n, np.float64)
+        weight = as_weight(weight, n, dtype).astype(np.float64)
     labels = _labels(labels, x, axes, n, ignore_index)
     x, again = (a.astype(computed_in(dtype)) for a in (x, again))
     options = {"weight": weight, "smoothing": smoothing, "with_grad": with_grad}
@@ -414,12 +414,11 @@ def _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, rer
         )
     losses = both.map_blocks(itemgetter(0), chunks=_reduced_chunks(x, axes), dtype=np.float64, meta=meta)
     losses = losses.sum(axes)
-    dx = both.map_blocks(itemgetter(1), dtype=x.dtype, meta=meta) if with_grad else None
     by = _divisor(labels, weight, ignore_index) if reduction == "mean" else 1
     loss = losses.astype(dtype) if reduction == "none" else _quotient(losses.sum(), by, dtype)
-    return loss, dx.map_blocks(
-        _scaled, by, dtype, dtype=dtype, meta=meta.astype(dtype)
-    ) if with_grad else None
+    if not with_grad:
+        return loss, None
+    return loss, both.map_blocks(_gradient, by, dtype, dtype=dtype, meta=meta.astype(dtype))
 
 
 def _divisor(labels, weight, ignore_index):
@@ -436,16 +435,14 @@ def _quotient(total, by, dtype):
 def _labels(labels, x, axes, n, ignore_index):
     """Checked, -1 for what is ignored, with the dimensions and chunks of ``x``; ``axes`` have length one."""
     kept = _without(x.shape, axes)
-    sample = labels._meta if isinstance(labels, da.Array) else labels
-    valid = _valid(sample, n, ignore_index)
-    shape = np.shape(labels) if isinstance(labels, da.Array) else valid.shape
-    if shape != kept:
-        raise ValueError(f"labels has shape {shape}; expected {kept}, the shape of x {x.shape} without axis")
-    chunks = _without(x.chunks, axes)
-    if isinstance(labels, da.Array):
-        labels = labels.rechunk(chunks).map_blocks(_valid, n, ignore_index, dtype=np.intp)
-    else:
-        labels = da.from_array(valid, chunks)
+    is_lazy = isinstance(labels, da.Array)
+    valid = _valid(labels._meta if is_lazy else labels, n, ignore_index)
+    labels = labels.map_blocks(_valid, n, ignore_index, dtype=np.intp) if is_lazy else da.from_array(valid)
+    if labels.shape != kept:
+        raise ValueError(
+            f"labels has shape {labels.shape}; expected {kept}, the shape of x {x.shape} without axis"
+        )
+    labels = labels.rechunk(_without(x.chunks, axes))
     return labels[tuple(np.newaxis if k in axes else slice(None) for k in range(x.ndim))]
 
 
@@ -474,7 +471,8 @@ def _divided(total, by, dtype):
         return np.asarray(total / by).astype(dtype)[()]
 
 
-def _scaled(dx, by, dtype):
+def _gradient(both, by, dtype):
+    _, dx = both
     return (dx * dx.dtype.type(1 / (by or 1.0))).astype(dtype, copy=False)
 
 
@@ -507,7 +505,7 @@ def _losses(block, state, labels, classes, axes, n, weight, smoothing, with_grad
     shared = classes, everywhere[classes], float(everywhere.sum())
     outs = (dx.buffer,) if with_grad else ()
     _threads.run(_losses_of_rows, rows.canonical, (rows.view(x), *shared, *per_row, *outs))
-    return losses, dx and dx.finish()
+    return losses, dx.finish() if with_grad else None
 
 
 def _losses_of_rows(
@@ -530,7 +528,7 @@ def _losses_of_rows(
         everywhere_ = everywhere[at[1], np.newaxis]
         label = np.where(classes[at[1], np.newaxis] == labels[row], at_label[row], 0.0)
         terms = vectors._term(everywhere_ + label, m, part, log_sum)
-        losses[row] += np.where(ignored, 0.0, exact_sum(terms))
+        losses[row] += np.where(ignored, 0.0, exact_sums(terms))
         if dx is not None:
             y = shifted_exp(part, reference[row]) / total[row]
             # 1 - y of a largest entry is rest / (1 + rest)
@@ -539,3 +537,6 @@ def _losses_of_rows(
             dx[at] = np.where(
                 ignored, 0.0, others + np.where(label != 0, -label * one_minus, at_label[row] * y)
             )
+
+
+_losses_of_rows.least_columns = 2  # as of the accumulator: sums depend on whether a column stands alone

@@ -386,7 +386,7 @@ MUTANTS = [
         "fastsoftmax/dask.py",
         ("np.where(np.isfinite(state[0]), state[0], np.nan)", "state[0]"),
         ("np.where(part == m, -np.expm1(-log_sum), 1 - y)", "1 - y"),
-        ("losses[row] += np.where(ignored, 0.0, exact_sum(terms))", "losses[row] += exact_sum(terms)"),
+        ("losses[row] += np.where(ignored, 0.0, exact_sums(terms))", "losses[row] += exact_sums(terms)"),
         ("losses[row] += ", "losses[row] = "),
         ("at_label = (1 - smoothing) * _weights(labels, weight)", "at_label = _weights(labels, weight)"),
         ('clone(x) if _options.as_bool(reread, "reread") else x', "x"),
