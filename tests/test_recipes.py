@@ -11,7 +11,7 @@ RECIPES = re.findall(
     (processes.ROOT / "docs/recipes.md").read_text("utf-8"),
     re.M | re.S,
 )
-PACKAGES = {"numba", "torch", "xarray"}
+PACKAGES = {"numba", "torch", "xarray"}  # fastsoftmax.dask's is in the environment of the tests
 
 
 @pytest.mark.parametrize(("title", "code"), RECIPES, ids=[title for title, _ in RECIPES])
