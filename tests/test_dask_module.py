@@ -195,6 +195,26 @@ def test_cross_entropy_along_axes(axis, chunks):
         np.testing.assert_allclose(actual, desired, rtol=1e-13, atol=1e-17)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_chunks_of_several_blocks(axis):
+    """Of long rows and of long columns, smoothed, on any number of threads."""
+    x = inputs.rng().normal(size=(200_000, 2) if axis == 1 else (300, 700)) * 2
+    x = x.T.copy() if axis == 1 else x
+    labels = inputs.rng().integers(0, x.shape[axis], x.shape[1 - axis])
+    lazy = da.from_array(x, (2, 150_000) if axis == 1 else (150, 700))
+    results = []
+    for threads in (1, 3):
+        with fs.threads(threads):
+            ops = [getattr(ours, op)(lazy, axis) for op in oracle.FORWARD]
+            ops += ours.cross_entropy_with_grad(lazy, labels, axis, label_smoothing=0.2)
+            results.append(dask.compute(*ops))
+    checks.assert_same_bits(*results)
+    desired = [getattr(fs, op)(x, axis) for op in oracle.FORWARD]
+    desired += fs.cross_entropy_with_grad(x, labels, axis, label_smoothing=0.2)
+    for a, b in zip(results[0], desired, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-18)
+
+
 @pytest.mark.parametrize("chunks", [(-1, -1), (1, 1)])
 def test_a_confident_row_keeps_its_digits(chunks):
     x = da.from_array(np.array([[40.0, 0.0, 0.0]]), chunks)
