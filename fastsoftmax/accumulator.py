@@ -29,7 +29,8 @@ class LogSumExp:
     Whatever the parts are, updated and merged in whichever order, `value` is within
     ``2 eps * max(abs(max x), abs(value))`` of the exact one, eps being that of float64: the sum leaves one
     maximum out (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41, 2021), is compensated, and is not rounded
-    again where the maximum rises. Threads and processes each take an accumulator of their own, to be merged.
+    again where the maximum rises. (3.1 eps were found where longdouble is float64, as on Windows.) Threads and
+    processes each take an accumulator of their own, to be merged.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def merged(a, b):
     """The state of two together: both sums and the exponential of the smaller maximum."""
     row_max = np.maximum(a[0], b[0])
     at = _reference(row_max)
-    total = shifted_exp(np.minimum(a[0], b[0]), at), 0.0
+    total = shifted_exp(np.minimum(a[0], b[0]), at)
     for part_max, rest, low in (a, b):
         # 1, or exp of -SPAN and less: what is rounded here is small. In two steps, as exp of -2 SPAN is 0
         # where its product with a sum at the reference of -SPAN is not.
@@ -184,25 +185,26 @@ def merged(a, b):
 def rest_of(state):
     """The sum without one maximum in units of the maximum's exponential, in longdouble.
 
-    Where that is wider, `value` rounds once: the largest error found is 1.2 eps in place of 1.8.
+    Where that is wider than float64, `value` rounds once: the largest error found is 1.5 eps in place of 3.1.
     """
     row_max, rest, low = (np.asarray(a, np.longdouble) for a in state)
-    return (rest + low) * shifted_exp(np.asarray(_reference(state[0]), np.longdouble), row_max)
+    return (rest + low) * sum(shifted_exp(np.asarray(_reference(state[0]), np.longdouble), row_max))
 
 
 def total_of(state):
     """The reference and, in units of its exponential, the sum of all, in longdouble."""
     at = _reference(state[0])
     row_max, rest, low = (np.asarray(a, np.longdouble) for a in state)
-    return at, (rest + low) + shifted_exp(row_max, at)
+    return at, (rest + low) + sum(shifted_exp(row_max, at))
 
 
 def shifted_exp(x, shift):
-    """``exp(x - shift)`` of the unrounded difference (two-sum)."""
+    """``exp(x - shift)`` of the unrounded difference, as two floats (two-sum)."""
     d = x - shift
     b = d - x
     lost = (x - (d - b)) - (b + shift)
-    return np.exp(d) * (1 + np.where(np.isfinite(lost), lost, 0))
+    e = np.exp(d)
+    return e, e * np.where(np.isfinite(lost), lost, 0)
 
 
 def parts(shape):
@@ -218,7 +220,11 @@ def parts(shape):
                 yield at, (at[0], None, at[2])
 
 
-@_threads.sized(block_elements=4 * 1024 * 1024)  # as in the numpy backend
+# Blocks as in the numpy backend. No column is cut off from others: alone it may be summed in another order.
+sized = _threads.sized(block_elements=4 * 1024 * 1024, least_columns=2)
+
+
+@sized
 def _summarise(x, *state):
     """The state of each row of canonical ``x`` into what is that of none."""
     for at, rows in parts(x.shape):
@@ -227,14 +233,12 @@ def _summarise(x, *state):
             a[...] = values
 
 
-_summarise.least_columns = 2  # none alone that is not alone in ``x``
-
-
 def _of_part(x):
     at = np.argmax(x, axis=1, keepdims=True)
     row_max = np.take_along_axis(x, at, 1)
     np.put_along_axis(x, at, -np.inf, 1)
-    return row_max, exact_sums(shifted_exp(x, _reference(row_max))), np.zeros(row_max.shape)
+    e, low = shifted_exp(x, _reference(row_max))
+    return row_max, exact_sums(e), low.sum(axis=1, keepdims=True)
 
 
 def exact_sums(terms):

@@ -2,7 +2,8 @@
 
 With one chunk along it each chunk is a call of the op. With several, each chunk gives the state of a
 `fastsoftmax.LogSumExp`, three numbers a row, which a tree merges; of that and each chunk again its part of
-the result is made. docs/scale.md has what it costs. Needs dask: ``pip install "fastsoftmax[dask]"``.
+the result is made. Backends and threads are what is set in the process of a chunk. docs/scale.md has what it
+costs. Needs dask: ``pip install "fastsoftmax[dask]"``.
 """
 
 import math
@@ -18,7 +19,7 @@ import fastsoftmax as fs
 from fastsoftmax import _options, _threads
 from fastsoftmax._arrays import as_float, as_labels, as_weight, axes_of, computed_in, rows_of
 from fastsoftmax._front import floating_point_mode
-from fastsoftmax.accumulator import exact_sums, parts, rest_of, shifted_exp, total_of
+from fastsoftmax.accumulator import exact_sums, parts, rest_of, shifted_exp, sized, total_of
 from fastsoftmax.backends import numpy as vectors
 
 __all__ = ("cross_entropy", "cross_entropy_with_grad", "log_softmax", "logsumexp", "softmax")
@@ -379,11 +380,13 @@ def _of_rows(kernel, block, axes, *per_row):
     return result.finish()
 
 
+@sized
 def _softmax_of_rows(x, reference, total, out):
     for at, row in parts(x.shape):
-        out[at] = shifted_exp(x[at].astype(np.float64), reference[row]) / total[row]
+        out[at] = sum(shifted_exp(x[at].astype(np.float64), reference[row])) / total[row]
 
 
+@sized
 def _log_softmax_of_rows(x, row_max, log_rest, out):
     for at, row in parts(x.shape):
         out[at] = (x[at].astype(np.float64) - row_max[row]) - log_rest[row]
@@ -508,6 +511,7 @@ def _losses(block, state, labels, classes, axes, n, weight, smoothing, with_grad
     return losses, dx.finish() if with_grad else None
 
 
+@sized
 def _losses_of_rows(
     x,
     classes,
@@ -530,13 +534,10 @@ def _losses_of_rows(
         terms = vectors._term(everywhere_ + label, m, part, log_sum)
         losses[row] += np.where(ignored, 0.0, exact_sums(terms))
         if dx is not None:
-            y = shifted_exp(part, reference[row]) / total[row]
+            y = sum(shifted_exp(part, reference[row])) / total[row]
             # 1 - y of a largest entry is rest / (1 + rest)
             one_minus = np.where(part == m, -np.expm1(-log_sum), 1 - y)
             others = all_everywhere * y - everywhere_
             dx[at] = np.where(
                 ignored, 0.0, others + np.where(label != 0, -label * one_minus, at_label[row] * y)
             )
-
-
-_losses_of_rows.least_columns = 2  # as of the accumulator: sums depend on whether a column stands alone
