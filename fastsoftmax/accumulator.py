@@ -29,8 +29,8 @@ class LogSumExp:
     Whatever the parts are, updated and merged in whichever order, `value` is within
     ``2 eps * max(abs(max x), abs(value))`` of the exact one, eps being that of float64: the sum leaves one
     maximum out (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41, 2021), is compensated, and is not rounded
-    again where the maximum rises. (3.1 eps were found where longdouble is float64, as on Windows.) Threads and
-    processes each take an accumulator of their own, to be merged.
+    again where the maximum rises. (Where longdouble is float64, as on Windows, 3.1 eps were found.) Threads
+    and processes each take an accumulator of their own, to be merged.
 
     Parameters
     ----------

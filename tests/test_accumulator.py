@@ -22,6 +22,7 @@ ROWS = {
     "one high over many equal": np.r_[0.0, np.full(N - 1, -20.0)],
     "one high after many equal": np.r_[np.full(N - 1, -9.5), 0.0],
     "one high below 0": np.r_[np.full(N - 1, -8.8), -0.3],
+    "a maximum that cancels half of the logarithm": np.r_[-0.455, np.full(N - 1, -6.455)],
     "saturated": np.r_[np.full(N - 1, -500.0), 0.0],
     "subnormal rest": np.r_[0.0, np.full(N - 1, -720.0)],
     "rising by little": np.arange(N) * 1e-6 - 3,
