@@ -175,8 +175,9 @@ def merged(a, b):
     at = _reference(row_max)
     total = shifted_exp(np.minimum(a[0], b[0]), at)
     for part_max, rest, low in (a, b):
-        # 1, or exp of -SPAN and less: what is rounded here is small. In two steps, as exp of -2 SPAN is 0
-        # where its product with a sum at the reference of -SPAN is not.
+        # 1 but where the reference rises, after which an entry counts for little at the next time. In two
+        # steps: exp of -2 SPAN is 0 where its product with a sum at the reference of -SPAN is not, and exp of
+        # -SPAN / 2 happens to be a float to 0.02 of a rounding.
         half = np.exp((_reference(part_max) - at) / 2)
         total = _plus(total, rest * half * half, low * half * half)
     return row_max, *total

@@ -27,6 +27,7 @@ ROWS = {
     "subnormal rest": np.r_[0.0, np.full(N - 1, -720.0)],
     "rising by little": np.arange(N) * 1e-6 - 3,
     "rising by 1": np.r_[np.full(N - 21, -20.0), np.arange(-20.0, 1.0)],
+    "rising through 0": np.linspace(-1.0, 0.25, N),
     "falling": -np.arange(N) * 0.01,
     "through every reference": np.linspace(-1500.0, 1500.0, N),
     "normal": inputs.rng().normal(size=N),
