@@ -80,7 +80,7 @@ lint: .venv/lint/current ## check style and types
 	.venv/lint/bin/ruff format --check
 	.venv/lint/bin/mypy
 	FASTSOFTMAX_MAX_CPU_ISA=none .venv/lint/bin/python -m mypy.stubtest --mypy-config-file pyproject.toml \
-		fastsoftmax.api fastsoftmax.autograd fastsoftmax.scipy
+		fastsoftmax.api fastsoftmax.accumulator fastsoftmax.autograd fastsoftmax.scipy
 	PATH=".venv/lint/bin:$$PATH" cython-lint src_cy
 
 BENCH = -m pytest -q -p no:randomly --benchmark-enable --benchmark-quiet --benchmark-disable-gc

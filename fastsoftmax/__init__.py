@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from fastsoftmax._threads import get_num_threads, set_num_threads, threads
+from fastsoftmax.accumulator import LogSumExp
 from fastsoftmax.api import (
     cross_entropy,
     cross_entropy_with_grad,
@@ -33,6 +34,7 @@ del suppress
 
 __all__ = [
     "BackendUnavailable",
+    "LogSumExp",
     "available_backends",
     "backend_status",
     "cross_entropy",

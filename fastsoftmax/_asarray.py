@@ -22,6 +22,7 @@ def asarray(value, name):
     if type(value) is np.ndarray:
         return value
     _refuse_masks(value, name)
+    _refuse_dask(value, name)
     try:
         a = np.asarray(value)
     except (TypeError, RuntimeError) as error:
@@ -42,6 +43,15 @@ def _refuse_masks(value, name):
     if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
         filled = _filled(np.ma.stack(value), name, f"np.ma.stack({name})")
         raise TypeError(f"{name} holds masked arrays, whose masks would be lost: pass {filled}")
+
+
+def _refuse_dask(value, name):
+    """All of it would be computed and held, which may be more than fits."""
+    if type(value).__module__.partition(".")[0] == "dask" and hasattr(value, "compute"):
+        raise TypeError(
+            f"{name} is a dask {type(value).__name__}, which would be computed as a whole: take the op from "
+            f"fastsoftmax.dask, or pass {name}.compute()"
+        )
 
 
 def _filled(masked, name, source):

@@ -154,12 +154,18 @@ def _usable_cpus():
     return max(cpus, 1)
 
 
-def sized(*, elements_per_thread=ELEMENTS_PER_THREAD, block_elements=BLOCK_ELEMENTS, elements=math.prod):
+def sized(
+    *,
+    elements_per_thread=ELEMENTS_PER_THREAD,
+    block_elements=BLOCK_ELEMENTS,
+    elements=math.prod,
+    least_columns=1,
+):
     """Give a kernel its own sizes and count of a canonical shape's elements, in place of a compiled one's."""
 
     def decorate(kernel):
         kernel.elements_per_thread, kernel.block_elements = elements_per_thread, block_elements
-        kernel.elements = elements
+        kernel.elements, kernel.least_columns = elements, least_columns
         return kernel
 
     return decorate

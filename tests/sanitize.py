@@ -45,6 +45,7 @@ LEFT_OUT = {
     "tests/test_guard_pages.py::test_compiled_kernels[x86-64-v2-0]": "another level",
     "tests/test_guard_pages.py::test_compiled_kernels[x86-64-v2-1]": "another level",
     "tests/test_stored.py::test_peak_memory": "what TSan notes of each byte takes four more",
+    "tests/test_dask_module.py::test_peak_memory": "what TSan notes of each byte takes four more",
 }
 
 

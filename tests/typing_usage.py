@@ -178,6 +178,13 @@ def threads() -> None:
     fs.set_num_threads(np.int64(2))
     fs.set_num_threads(None)
     assert_type(fs.get_num_threads(), int)
+
+
+def accumulators(x: F32) -> None:
+    accumulator = fs.LogSumExp((0, 1)).update(x).update([[1]]).merge(fs.LogSumExp(axis=None))
+    assert_type(accumulator, fs.LogSumExp)
+    assert_type(accumulator.value, F64)
+    accumulator.merge(x)  # type: ignore[arg-type]
     with fs.threads(2):
         pass
 
