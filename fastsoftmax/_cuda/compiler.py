@@ -9,32 +9,32 @@ from pathlib import Path
 from cuda.core import Linker, LinkerOptions, ObjectCode
 
 from fastsoftmax._cuda import compat
+from fastsoftmax._cuda.availability import LOWEST_CAPABILITY
 from fastsoftmax._cuda.target import argument_types, make_target
 
 CACHE = "FASTSOFTMAX_CUDA_CACHE"
 
-# Nothing in the kernels needs a newer one: what is assembled is the same PTX on every GPU from Ampere on.
-PTX_CAPABILITY = (8, 0)
-
 
 def load(spec, capability):
     """The kernel of a spec, ready to launch on GPUs of this compute capability."""
+    if capability < LOWEST_CAPABILITY:  # a second device, of which the status does not speak
+        raise RuntimeError("compute capability {}.{} is below {}.{}".format(*capability, *LOWEST_CAPABILITY))
     place = _place(spec, capability)
     with suppress(OSError, ValueError):
         name, code = place.read_bytes().split(b"\0", 1)
         return ObjectCode.from_cubin(code).get_kernel(name.decode())
-    ptx, name = to_ptx(spec, capability)
+    ptx, name = to_ptx(spec)
     code, _ = to_cubin(ptx, capability)
     with suppress(OSError):  # an unwritable cache costs time, no more
         _write(place, name.encode() + b"\0" + code)
     return ObjectCode.from_cubin(code).get_kernel(name)
 
 
-def to_ptx(spec, capability):
-    """PTX, and the name of its entry."""
+def to_ptx(spec):
+    """PTX, the same for every GPU since nothing needs a newer one, and the name of its entry."""
     kernel, types = spec.build(make_target), argument_types(spec.plan, spec.signature)
     threads = spec.plan.block[0] * spec.plan.block[1]
-    return compat.compile_ptx(kernel, types, min(capability, PTX_CAPABILITY), threads)
+    return compat.compile_ptx(kernel, types, LOWEST_CAPABILITY, threads)
 
 
 def to_cubin(ptx, capability, *, verbose=False):

@@ -117,7 +117,7 @@ def main(arguments=None):
     capabilities = [divmod(c, 10) for c in options.capability or ()] or CAPABILITIES
     failed = 0
     for spec, name in chosen.items():
-        ptx, _ = to_ptx(spec, CAPABILITIES[0])
+        ptx, _ = to_ptx(spec)
         for capability in capabilities:
             found = inspect(ptx, capability, _disassembler())
             wrong = "; ".join(complaints(spec, found))

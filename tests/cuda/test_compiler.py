@@ -52,7 +52,7 @@ def test_an_unwritable_cache_is_no_error(compiler, monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("default")
 def test_ptx_neither_flushes_nor_approximates(compiler):
-    ptx, _ = compiler.to_ptx(SPEC, (9, 0))
+    ptx, _ = compiler.to_ptx(SPEC)
     assert ".ftz" not in ptx
     assert "rcp.rn.f32" in ptx
     assert "ld.global.v4.f32" in ptx

@@ -87,10 +87,15 @@ def test_one_file_for_each_target_and_compiler(compiler, compiled, monkeypatch, 
 
 
 def test_no_newer_instructions_than_the_kernels_need(compiler, compiled):
-    for capability in ((12, 0), (8, 0), (7, 5)):
-        compiler.to_ptx(SPEC, capability)
-    threads = SPEC.plan.block[0] * SPEC.plan.block[1]
-    assert compiled == [((8, 0), threads), ((8, 0), threads), ((7, 5), threads)]
+    for capability in ((12, 0), (8, 0)):
+        compiler.load(SPEC, capability)
+    assert compiled == [((8, 0), SPEC.plan.block[0] * SPEC.plan.block[1])] * 2
+
+
+def test_a_device_without_conversions_to_16_bits(compiler, compiled):
+    with pytest.raises(RuntimeError, match=r"^compute capability 7.5 is below 8.0$"):
+        compiler.load(SPEC, (7, 5))
+    assert not compiled
 
 
 def test_a_damaged_file_is_written_again(compiler, compiled, tmp_path):
