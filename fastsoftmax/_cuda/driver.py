@@ -20,6 +20,7 @@ class Driver:
     def __init__(self):
         self._kernels = {}  # as many as there are plans, however many shapes a program has
         self._lock = threading.Lock()
+        self._kept = []
         self._configured = lru_cache(maxsize=4096)(self._configure)
 
     def shared_memory(self):
@@ -49,6 +50,13 @@ class Driver:
                 )
             )
         return kernel, LaunchConfig(grid=step.grid, block=step.block, shmem_size=step.shared)
+
+    def keep(self, objects, stream):
+        """Hold on to objects until the GPU is done with what is queued on ``stream``, and some call later."""
+        event = _stream(_current().device_id, stream or _LEGACY_STREAM).record()
+        with self._lock:
+            self._kept = [(e, kept) for e, kept in self._kept if not e.is_done]
+            self._kept.append((event, objects))
 
     def allocate(self, nbytes, stream):
         """The address of fresh memory, usable on ``stream`` until `free`."""

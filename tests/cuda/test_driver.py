@@ -67,7 +67,7 @@ class Cuda:
 
     def stream(self, handle):
         self.streams.append((self.device_id, handle))
-        return f"stream {handle}"
+        return _Stream(handle)
 
     def set_current(self):
         self.calls.append(("set_current",))
@@ -76,6 +76,13 @@ class Cuda:
     def load(self, spec, capability):
         self.loaded.append((self.device_id, spec, capability))
         return SimpleNamespace(handle=f"{spec} on {self.device_id}")
+
+
+class _Stream(str):
+    """A stream, equal to its name."""
+
+    def __new__(cls, handle):
+        return super().__new__(cls, f"stream {handle}")
 
 
 @pytest.fixture
@@ -159,6 +166,25 @@ def test_shared_memory_beyond_the_default_is_asked_for(driver, cuda):
     asked = [call for call in cuda.calls if call[0] == "cuKernelSetAttribute"]
     assert asked == [("cuKernelSetAttribute", "dynamic", 65536, "vjp on 0", 0)]
     assert cuda.launched[-1][1]["shmem_size"] == 65536
+
+
+def test_what_is_kept_is_let_go_when_the_stream_is_done(driver, monkeypatch):
+    events = []
+
+    def record(stream):
+        events.append(SimpleNamespace(is_done=False))
+        return events[-1]
+
+    monkeypatch.setattr(_Stream, "record", record, raising=False)
+    kept = [step(name) for name in "abc"]
+    alive = [weakref.ref(k) for k in kept]
+    driver.keep([kept.pop(0)], 5)
+    driver.keep([kept.pop(0)], 5)
+    assert all(ref() for ref in alive)
+    events[0].is_done = True
+    driver.keep(kept, 5)
+    gc.collect()
+    assert [ref() is None for ref in alive] == [True, False, False]
 
 
 def test_memory_of_arrays(driver, cuda):
