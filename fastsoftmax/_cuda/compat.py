@@ -4,7 +4,6 @@ numba-cuda is in maintenance since June 2026; its successor, numba-cuda-mlir, ha
 """
 
 import re
-from importlib import metadata
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from numba import cuda
 from numba.cuda import libdevice, types
 from numba.cuda.extending import intrinsic
 
-__all__ = ["compile_ptx", "cuda", "device", "intrinsic", "ir", "libdevice", "types", "version"]
+__all__ = ["compile_ptx", "cuda", "device", "intrinsic", "ir", "libdevice", "types"]
 
 # Inlined into the kernel: a function of its own would be compiled for the current device, which need not
 # exist, and its arguments' arrays would leave the registers.
@@ -30,8 +29,3 @@ def compile_ptx(kernel, signature, capability, max_threads):
         kernel, signature, cc=capability, fastmath=False, opt=True, launch_bounds=max_threads
     )
     return ptx, re.search(r"\.visible \.entry (\S+)\(", ptx).group(1)
-
-
-def version():
-    """The compiler's, for caches of its output."""
-    return f"numba-cuda {metadata.version('numba-cuda')}"

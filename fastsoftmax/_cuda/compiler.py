@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,20 +15,46 @@ from fastsoftmax._cuda.target import argument_types, make_target
 
 CACHE = "FASTSOFTMAX_CUDA_CACHE"
 
+SOURCES = (
+    "arithmetic.py",
+    "compat.py",
+    "held.py",
+    "intrinsics.py",
+    "kernels/*.py",
+    "plan.py",
+    "target.py",
+    "teams.py",
+)
+
 
 def load(spec, capability):
     """The kernel of a spec, ready to launch on GPUs of this compute capability."""
     if capability < LOWEST_CAPABILITY:  # a second device, of which the status does not speak
         raise RuntimeError("compute capability {}.{} is below {}.{}".format(*capability, *LOWEST_CAPABILITY))
-    place = _place(spec, capability)
-    with suppress(OSError, ValueError):
-        name, code = place.read_bytes().split(b"\0", 1)
-        return ObjectCode.from_cubin(code).get_kernel(name.decode())
+    name, code = cached(spec, capability) or compiled(spec, capability)
+    return ObjectCode.from_cubin(code).get_kernel(name)
+
+
+def cached(spec, capability):
+    """The name of a kernel's entry and its machine code, or None where no earlier run has left them whole."""
+    try:
+        found = _place(spec, capability).read_bytes()
+    except OSError:
+        return None
+    digest, content = found[:32], found[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    name, code = content.split(b"\0", 1)
+    return name.decode(), code
+
+
+def compiled(spec, capability):
+    """The same from the compiler, and left in the cache; needs no GPU."""
     ptx, name = to_ptx(spec)
     code, _ = to_cubin(ptx, capability)
     with suppress(OSError):  # an unwritable cache costs time, no more
-        _write(place, name.encode() + b"\0" + code)
-    return ObjectCode.from_cubin(code).get_kernel(name)
+        _write(_place(spec, capability), name.encode() + b"\0" + code)
+    return name, code
 
 
 def to_ptx(spec):
@@ -52,15 +79,19 @@ def _place(spec, capability):
 
 def _write(place, content):
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(place)  # at once: other processes read it
+    # Processes of two containers may have one number, so that it makes no name.
+    with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".partial", delete=False) as partial:
+        partial.write(hashlib.sha256(content).digest() + content)
+    os.replace(partial.name, place)  # at once: other processes read it
 
 
 @cache
 def _source_digest():
-    """Changes with this package's sources and the compiler's version."""
-    digest = hashlib.sha256(compat.version().encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    """Changes with the sources of the machine code.
+
+    Not with the compiler's version: kernels are compiled on one machine to be run on another.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(p for name in SOURCES for p in Path(__file__).parent.glob(name)):
         digest.update(source.read_bytes())
     return digest.hexdigest()

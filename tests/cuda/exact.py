@@ -1,7 +1,7 @@
 """What kernels must give, in longdouble from the stored inputs, and by how much they may be off.
 
-The bounds are those of docs/numerics.md for CUDA: 4 ULP where other backends have 3; 16-bit storage is
-computed in float32 and rounded once.
+The bounds are those of docs/numerics.md ("The other backends"): 4 ULP where other backends have 3; 16-bit
+storage is computed in float32 and rounded once.
 """
 
 import numpy as np

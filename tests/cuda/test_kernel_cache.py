@@ -1,7 +1,10 @@
 """Kernels between the compiler and the disk, with a pretended assembler; the real one: `test_compiler.py`."""
 
+import os
+import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -55,7 +58,7 @@ def compiler(compiled, monkeypatch, tmp_path):
         ModuleType(name) for name in ("cuda.core", "fastsoftmax._cuda.compat", "fastsoftmax._cuda.target")
     )
     core.Linker, core.LinkerOptions, core.ObjectCode = Linker, SimpleNamespace, ObjectCode
-    compat.compile_ptx, compat.version = compile_ptx, lambda: "compiler 1"
+    compat.compile_ptx = compile_ptx
     target.make_target = lockstep.make_target
     target.argument_types = lambda plan, signature: signature
     for module in (ModuleType("cuda"), core, compat, target):
@@ -77,13 +80,24 @@ def test_compiled_once(compiler, compiled, tmp_path):
     assert file.name.startswith("forward-")
 
 
-def test_one_file_for_each_target_and_compiler(compiler, compiled, monkeypatch, tmp_path):
+def test_one_file_for_each_target_and_source(compiler, compiled, monkeypatch, tmp_path):
     compiler.load(SPEC, (9, 0))
     assert compiler.load(SPEC, (8, 6))[1].endswith(b"sm_86")
-    monkeypatch.setattr(compiler.compat, "version", lambda: "compiler 2")
-    compiler._source_digest.cache_clear()
+    monkeypatch.setattr(compiler, "_source_digest", lambda: "of other sources")
     compiler.load(SPEC, (9, 0))
     assert len(compiled) == len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_the_cache_knows_all_sources_of_kernels(compiler):
+    """What kernels and their target import, and what that imports; nothing that only calls them."""
+    folder = Path(compiler.__file__).parent
+    found, new = set(), {*folder.glob("kernels/*.py"), folder / "target.py"}
+    while new:
+        found |= new
+        imports = re.findall(r"from fastsoftmax\._cuda\.([\w.]+) import", "".join(p.read_text() for p in new))
+        imports += re.findall(r"from fastsoftmax\._cuda import (\w+)", "".join(p.read_text() for p in new))
+        new = {folder / f"{name.replace('.', '/')}.py" for name in imports if "kernels" not in name} - found
+    assert found == {p for name in compiler.SOURCES for p in folder.glob(name)}
 
 
 def test_no_newer_instructions_than_the_kernels_need(compiler, compiled):
@@ -98,14 +112,32 @@ def test_a_device_without_conversions_to_16_bits(compiler, compiled):
     assert not compiled
 
 
-def test_a_damaged_file_is_written_again(compiler, compiled, tmp_path):
+@pytest.mark.parametrize("damage", [lambda whole: b"cut off", lambda whole: whole[:-1], lambda whole: b""])
+def test_a_damaged_file_is_written_again(damage, compiler, compiled, tmp_path):
+    """Machine code that is cut off too, which only the driver would notice, at each start anew."""
     first = compiler.load(SPEC, CAPABILITY)
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
-    file.write_bytes(b"cut off")
+    file.write_bytes(damage(whole))
     assert compiler.load(SPEC, CAPABILITY) == first
     assert len(compiled) == 2
     assert file.read_bytes() == whole
+
+
+def test_processes_of_one_number_do_not_share_a_partial_file(compiler, monkeypatch, tmp_path):
+    """As in two containers on one home: one is between writing and renaming while the other does both."""
+    rename = os.replace
+
+    def another_comes_between(partial, place):
+        monkeypatch.setattr(os, "replace", rename)
+        compiler.compiled(SPEC, CAPABILITY)
+        rename(partial, place)
+
+    monkeypatch.setattr(os, "replace", another_comes_between)
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    first = compiler.compiled(SPEC, CAPABILITY)
+    assert compiler.cached(SPEC, CAPABILITY) == first
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_an_unwritable_place_is_no_error(compiler, compiled, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ Outputs and memory are poisoned with NaN before each run, so that an entry nobod
 """
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -323,6 +324,14 @@ def test_reductions_over_rows(mean, weighted, use_regime, driver):
     divisor = (weight[known[known >= 0]].sum() if weighted else 19) if mean else 1
     np.testing.assert_allclose(float(total[0]), float(loss.sum() / divisor), rtol=1e-6)
     exact.assert_within(out.astype(np.longdouble), dx / divisor, allowed / divisor * 1.3)
+
+
+def test_the_bounds_are_those_of_the_docs():
+    text = " ".join((Path(__file__).parents[2] / "docs" / "numerics.md").read_text("utf-8").split())
+    wide, narrow = exact.ULPS["float32"], exact.ULPS["bfloat16"]
+    assert f"{wide} ULP for softmax, log_softmax, loss and gradient ({narrow} in 16-bit storage" in text
+    bounds = f"{exact.JACOBIAN_ULPS} ULP for the Jacobian, {exact.PRODUCT_EPS} eps for products"
+    assert f"2 eps for logsumexp, {bounds}" in text
 
 
 def test_a_label_out_of_range_makes_its_row_nan(use_regime, driver):
