@@ -138,7 +138,7 @@ def check_numpy_arrays():
     import fastsoftmax
 
     yield {"status": fastsoftmax.backend_status()["cuda"]}
-    x = np.random.default_rng(0).normal(size=(5, 2048)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=gpu_cases.NUMPY_ARRAYS.shape).astype(np.float32)
     y = fastsoftmax.softmax(x, backend="cuda")
     wanted, allowed = exact.forward("softmax", x.astype(np.longdouble)[:, :, None], "float32")
     yield _row(y[:, :, None].astype(np.longdouble), wanted, allowed)

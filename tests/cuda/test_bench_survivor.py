@@ -1,4 +1,4 @@
-"""The GPU's bench where jobs fail: each row appears, nothing ends the run, and all is on disk at any moment."""
+"""The GPU bench where jobs fail: each row appears, nothing ends the run, and all is on disk at any moment."""
 
 import json
 import subprocess
