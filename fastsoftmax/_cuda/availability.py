@@ -9,13 +9,12 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from fastsoftmax._cuda.plan import LOWEST_CAPABILITY
+
 _INSTALL = "pip install 'fastsoftmax[cuda]' (CUDA 13) or 'fastsoftmax[cuda12]'"
 
 # What the code needs: Kernel.handle of cuda-core, launch_bounds of numba-cuda.
 NEEDED = {"numba-cuda": (0, 22), "cuda-core": (0, 6)}
-
-# Ampere's: cvt.rn.f16x2.f32 and the like, which round to 16 bits.
-LOWEST_CAPABILITY = (8, 0)
 
 
 def reason_unavailable():

@@ -22,10 +22,13 @@ __all__ = ["compile_ptx", "cuda", "device", "intrinsic", "ir", "libdevice", "typ
 device = cuda.jit(device=True, inline="always")
 
 
-def compile_ptx(kernel, signature, capability, max_threads):
-    """PTX of a kernel for a compute capability, and the name of its entry."""
+def compile_ptx(kernel, signature, capability, launch_bounds):
+    """PTX of a kernel for a compute capability, and the name of its entry.
+
+    ``launch_bounds`` are the most threads of a block and the fewest blocks that an SM has to hold.
+    """
     # Not fastmath: it breaks NaN and -inf and deletes the compensation of the shift.
     ptx, _ = cuda.compile_ptx(
-        kernel, signature, cc=capability, fastmath=False, opt=True, launch_bounds=max_threads
+        kernel, signature, cc=capability, fastmath=False, opt=True, launch_bounds=launch_bounds
     )
     return ptx, re.search(r"\.visible \.entry (\S+)\(", ptx).group(1)

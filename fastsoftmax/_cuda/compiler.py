@@ -10,7 +10,7 @@ from pathlib import Path
 from cuda.core import Linker, LinkerOptions, ObjectCode
 
 from fastsoftmax._cuda import compat
-from fastsoftmax._cuda.availability import LOWEST_CAPABILITY
+from fastsoftmax._cuda.plan import LOWEST_CAPABILITY
 from fastsoftmax._cuda.target import argument_types, make_target
 
 CACHE = "FASTSOFTMAX_CUDA_CACHE"
@@ -18,6 +18,7 @@ CACHE = "FASTSOFTMAX_CUDA_CACHE"
 SOURCES = (
     "arithmetic.py",
     "compat.py",
+    "compiler.py",
     "held.py",
     "intrinsics.py",
     "kernels/*.py",
@@ -61,7 +62,7 @@ def to_ptx(spec):
     """PTX, the same for every GPU since nothing needs a newer one, and the name of its entry."""
     kernel, types = spec.build(make_target), argument_types(spec.plan, spec.signature)
     threads = spec.plan.block[0] * spec.plan.block[1]
-    return compat.compile_ptx(kernel, types, LOWEST_CAPABILITY, threads)
+    return compat.compile_ptx(kernel, types, LOWEST_CAPABILITY, (threads, spec.resident))
 
 
 def to_cubin(ptx, capability, *, verbose=False):

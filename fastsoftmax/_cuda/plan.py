@@ -28,6 +28,7 @@ LANES_A_BLOCK = 128
 MAX_THREADS = 1024
 SPLIT_THREADS = 512
 COLUMNS = 32
+LOWEST_CAPABILITY = (8, 0)  # Ampere's: cvt.rn.f16x2.f32 and the like, which round to 16 bits
 SHARED_MEMORY = 227 * 1024  # compute capability 9.0 and 10.0
 STATIC_SHARED = 3 * 1024  # kept free for the reductions' own arrays
 

@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import fastsoftmax._cuda as package
-from fastsoftmax._cuda.recipes import rows_recipe
+from fastsoftmax._cuda.recipes import cross_entropy_recipe, rows_recipe
 from tests.cuda import lockstep
 
 SPEC = rows_recipe("softmax", "float32", (8, 40, 1)).launches[0].spec
@@ -42,7 +42,7 @@ class Linker:
 
 @pytest.fixture
 def compiled():
-    """The capability and block size of each compilation."""
+    """The capability, and the block's threads and blocks an SM, of each compilation."""
     return []
 
 
@@ -50,8 +50,8 @@ def compiled():
 def compiler(compiled, monkeypatch, tmp_path):
     """The module, on a cache of its own."""
 
-    def compile_ptx(kernel, types, capability, max_threads):
-        compiled.append((capability, max_threads))
+    def compile_ptx(kernel, types, capability, launch_bounds):
+        compiled.append((capability, launch_bounds))
         return f"ptx of {types}", "entry"
 
     core, compat, target = (
@@ -89,9 +89,9 @@ def test_one_file_for_each_target_and_source(compiler, compiled, monkeypatch, tm
 
 
 def test_the_cache_knows_all_sources_of_kernels(compiler):
-    """What kernels and their target import, and what that imports; nothing that only calls them."""
+    """What kernels and the compiler import, and what that imports; nothing that only calls them."""
     folder = Path(compiler.__file__).parent
-    found, new = set(), {*folder.glob("kernels/*.py"), folder / "target.py"}
+    found, new = set(), {*folder.glob("kernels/*.py"), folder / "compiler.py"}
     while new:
         found |= new
         imports = re.findall(r"from fastsoftmax\._cuda\.([\w.]+) import", "".join(p.read_text() for p in new))
@@ -103,7 +103,18 @@ def test_the_cache_knows_all_sources_of_kernels(compiler):
 def test_no_newer_instructions_than_the_kernels_need(compiler, compiled):
     for capability in ((12, 0), (8, 0)):
         compiler.load(SPEC, capability)
-    assert compiled == [((8, 0), SPEC.plan.block[0] * SPEC.plan.block[1])] * 2
+    assert compiled == [((8, 0), (SPEC.plan.block[0] * SPEC.plan.block[1], 1))] * 2
+
+
+def test_long_rows_leave_room_for_a_second_block(compiler, compiled):
+    """One computes while the other's accesses are under way; a loss needs more registers than that leaves."""
+    for op in ("softmax", "softmax_vjp", "log_softmax_jvp"):
+        for launch in rows_recipe(op, "bfloat16", (8, 100_000, 1)).launches:
+            compiler.to_ptx(launch.spec)
+    assert {bounds for _, bounds in compiled} == {(512, 2)}
+    first, *_ = cross_entropy_recipe("float32", (8, 100_000, 1), False, False, True).launches
+    compiler.to_ptx(first.spec)
+    assert compiled[-1][1] == (512, 1)
 
 
 def test_a_device_without_conversions_to_16_bits(compiler, compiled):
