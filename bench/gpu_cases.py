@@ -6,9 +6,7 @@ be carried to a machine without network.
 
 import argparse
 import os
-import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,13 +52,10 @@ class Case:
             recipe = jacobian_recipe(self.dtype, self.canonical, **given)
         elif self.op == "cross_entropy_with_grad":
             options = dict(self.options)
-            flags = (
-                "label_smoothing" in options,
-                "weight" in options,
-                True,
-                options.get("reduction", "mean"),
-            )
-            recipe = cross_entropy_recipe(self.dtype, self.canonical, *flags, **given)
+            flags = ("label_smoothing" in options, "weight" in options, True)
+            every = not options.keys() & {"weight", "ignore_index"}
+            reduction = options.get("reduction", "mean")
+            recipe = cross_entropy_recipe(self.dtype, self.canonical, *flags, reduction, every, **given)
         else:
             recipe = rows_recipe(self.op, self.dtype, self.canonical, **given)
         return [launch.spec for launch in recipe.launches]
@@ -186,29 +181,18 @@ def specs():
     return list(dict.fromkeys(spec for case in cases for spec in case.specs()))
 
 
-def compile_all(wanted, capability, until=float("inf")):
-    """Compile what the cache lacks, in as many processes as CPUs may be used; yields how many are there.
-
-    After the time ``until`` the rest is left to be compiled when it is needed.
-    """
+def compile_all(wanted, capability):
+    """Compile what the cache lacks, in as many processes as CPUs may be used; yields how many are there."""
     from fastsoftmax._cuda.compiler import cached, compiled
 
     missing = [spec for spec in wanted if cached(spec, capability) is None]
     done = len(wanted) - len(missing)
     yield done
-    if not missing:
-        return
-    pool = ProcessPoolExecutor(get_num_threads(), get_context("spawn"))
-    try:
-        futures = [pool.submit(compiled, spec, capability) for spec in missing]
-        timeout = None if until == float("inf") else max(0, until - time.time())
-        for future in as_completed(futures, timeout):
-            done += future.exception() is None
-            yield done
-    except OutOfTime:
-        pass
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    if missing:
+        with ProcessPoolExecutor(get_num_threads(), get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(compiled, spec, capability) for spec in missing]):
+                done += future.exception() is None
+                yield done
 
 
 def main():

@@ -100,12 +100,13 @@ class Call:
         ignore_index, smoothing = check_loss(ignore_index, smoothing, reduction)
         kind, n = self.kind, rows.canonical[1]
         number = "float64" if self.dtype == "float64" else "float32"
+        every = weight is None and ignore_index is None
         extra = {
             "labels": self._labels(labels, rows),
             "weight": 0 if weight is None else self._weight(weight, n, number),
             "smoothing": smoothing,
             "ignored": NO_LABEL if ignore_index is None or abs(ignore_index) >= -NO_LABEL else ignore_index,
-            "factor": 1.0,
+            "factor": 1 / max(1, math.prod(rows.kept)) if every and reduction == "mean" else 1.0,
         }
         one_each = reduction == "none"
         loss = kind.full(
@@ -116,7 +117,7 @@ class Call:
         extra["loss" if one_each else "total"] = loss
 
         def recipe(storage, canonical, **given):
-            flags = (smoothing > 0, weight is not None, gradient is not None, reduction)
+            flags = (smoothing > 0, weight is not None, gradient is not None, reduction, every)
             return cross_entropy_recipe(storage, canonical, *flags, **given)
 
         self.run(recipe, rows, gradient and gradient.buffer, **extra)

@@ -51,13 +51,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Op:
-    """The kernels' arguments before the shape: those of each form, and of all but ``partial``."""
+    """The kernels' arguments before the shape: those of each form, and of all but ``partial``.
+
+    ``crowded`` is for the plan.
+    """
 
     module: str
     rows: tuple
     others: tuple
     partials: int
     for_partial: tuple = ()
+    crowded: bool = False
 
 
 _CROSS_ENTROPY = ("labels", "weight", "smoothing", "ignored", "factor", "scale", "loss", "out")
@@ -68,7 +72,9 @@ _OPS = {
     "softmax_vjp": _Op("vjp", ("y", "g"), ("out",), vjp.PARTIAL),
     "log_softmax_vjp": _Op("log_products", ("logy", "g"), ("out",), log_products.PARTIAL),
     "log_softmax_jvp": _Op("log_products", ("logy", "t"), ("out",), log_products.PARTIAL),
-    "cross_entropy": _Op("cross_entropy", ("x",), _CROSS_ENTROPY, cross_entropy.PARTIAL, _CROSS_ENTROPY[:3]),
+    "cross_entropy": _Op(
+        "cross_entropy", ("x",), _CROSS_ENTROPY, cross_entropy.PARTIAL, _CROSS_ENTROPY[:3], crowded=True
+    ),
 }
 
 
@@ -77,9 +83,10 @@ def plan_of(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY)
     if op == "softmax_jacobian":
         width = ACCESS_BYTES // ITEMSIZE[storage]
         return Plan(storage, jacobian.THREADS, width, width, vector=vector)
-    op = "cross_entropy" if op.startswith("cross_entropy") else op
+    op = _OPS["cross_entropy" if op.startswith("cross_entropy") else op]
     _, n, inner = canonical
-    return plan(len(_OPS[op].rows), storage, n, inner, vector=vector, shared_memory=shared_memory)
+    given = {"crowded": op.crowded, "vector": vector, "shared_memory": shared_memory}
+    return plan(len(op.rows), storage, n, inner, **given)
 
 
 @lru_cache(maxsize=4096)
@@ -109,13 +116,17 @@ def cross_entropy_recipe(
     weighted,
     gradient,
     reduction=None,
+    every=False,
     *,
     vector=True,
     shared_memory=SHARED_MEMORY,
 ):
-    """The loss of each row; with a ``reduction`` over all of them, from labels on the device."""
+    """The loss of each row; with a ``reduction`` over all of them, from labels on the device.
+
+    Where ``every`` row counts as one, a mean is over their number, which is known, and so is ``factor``.
+    """
     plan = plan_of("cross_entropy", storage, canonical, vector=vector, shared_memory=shared_memory)
-    mean = reduction == "mean"
+    mean = reduction == "mean" and not every
     flags = (("smooth", smooth), ("weighted", weighted))
     options = (*flags, ("gradient", gradient), ("mean", mean))
     rows = _launches(_OPS["cross_entropy"], plan, canonical, options, flags)
@@ -126,7 +137,8 @@ def cross_entropy_recipe(
     before = _reduction(
         one_block, "total_weight", (("weighted", weighted),), "labels weight ignored scale", m, n
     )
-    after = _reduction(one_block, "total_loss", (("mean", mean),), "loss scale total", m)
+    divisor = "one" if reduction == "sum" else "rows" if every else "weight"
+    after = _reduction(one_block, "total_loss", (("divisor", divisor),), "loss scale total", m)
     launches = (before, *rows.launches, after) if mean else (*rows.launches, after)
     return Recipe(launches, rows.partials, m * ITEMSIZE[plan.arithmetic])
 

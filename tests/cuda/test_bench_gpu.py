@@ -58,7 +58,7 @@ def gpu(installed, monkeypatch):
         "get_device_capability": lambda: (9, 0),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(gpu_cases, "compile_all", lambda wanted, capability, until: iter([len(wanted)]))
+    monkeypatch.setattr(module.subprocess, "run", lambda *args, **options: SimpleNamespace(returncode=0))
     monkeypatch.setattr(survivor, "run", run_here)
     yield module
     del sys.modules["bench.gpu"]
@@ -140,14 +140,14 @@ def test_a_launch_error_is_reported(gpu, tmp_path, installed, monkeypatch):
     assert status == 1
 
 
-def test_the_sanitizer_has_what_time_is_left(gpu, monkeypatch):
+def test_compiler_and_sanitizer_have_what_time_is_left(gpu, monkeypatch):
     def endless(command, timeout, **options):
-        assert command[-1] == "--small"
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(gpu.shutil, "which", lambda tool: tool)
     monkeypatch.setattr(gpu.subprocess, "run", endless)
     assert list(gpu.sanitize(0)) == [{"tool": tool, "skipped": "no time left"} for tool in gpu.SANITIZED]
+    assert list(gpu.compile_kernels((9, 0), 0)) == [{"skipped": "no time left"}]
 
 
 def test_short_rows_alone(gpu, installed):

@@ -5,6 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
+from bench.gpu_cases import compile_all
 from fastsoftmax._cuda.recipes import rows_recipe
 
 pytest.importorskip("cuda.core", reason="the CUDA compiler is not installed", exc_type=ImportError)
@@ -39,6 +40,12 @@ def test_a_second_process_finds_the_kernel(compiler, monkeypatch, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 1
     monkeypatch.setattr(compiler, "to_ptx", lambda *_: pytest.fail("compiled again"))
     assert compiler.load(SPEC, (9, 0)) == first
+
+
+def test_kernels_are_compiled_beforehand(compiler):
+    """In processes of their own, those that are not there yet."""
+    assert list(compile_all([SPEC], (9, 0))) == [0, 1]
+    assert list(compile_all([SPEC], (9, 0))) == [1]
 
 
 @pytest.mark.filterwarnings("default")

@@ -154,6 +154,20 @@ def test_cross_entropy_options(reduction, options, ops, library):
         np.testing.assert_allclose(a.values, b, rtol=1e-12, atol=1e-15)
 
 
+def test_a_mean_over_every_row_sums_no_weights(ops, library, installed):
+    """Their number is known: a launch less, where no row is ignored or weighted."""
+    x, labels = library.array(np.zeros((4, 3))), library.array(np.array([0, 1, 2, 2]))
+    weight = library.array(np.ones(3))
+    for options, names in (
+        ({}, ["whole", "total_loss"]),
+        ({"ignore_index": 2}, ["total_weight", "whole", "total_loss"]),
+        ({"weight": weight}, ["total_weight", "whole", "total_loss"]),
+    ):
+        installed.launches.clear()
+        ops.cross_entropy_with_grad(x, labels, **options)
+        assert [step.spec.name for step, _ in installed.launches] == names
+
+
 def test_where(ops, library):
     x, where = inputs.rng(2).normal(size=(4, 5)), inputs.rng(3).random((4, 5)) < 0.5
     for op in ("softmax", "log_softmax", "logsumexp"):
