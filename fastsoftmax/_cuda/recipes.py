@@ -7,8 +7,8 @@ split over blocks there are two launches, with the segments' sums in a workspace
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fastsoftmax._cuda.kernels import Spec, cross_entropy, forward, jacobian, log_products, vjp
-from fastsoftmax._cuda.plan import ACCESS_BYTES, ITEMSIZE, MAX_THREADS, SHARED_MEMORY, Plan, plan
+from fastsoftmax._cuda.kernels import Spec, cross_entropy, forward, log_products, vjp
+from fastsoftmax._cuda.plan import ITEMSIZE, MAX_THREADS, SHARED_MEMORY, Plan, plan
 
 # A workspace holds the sum of weights and its reciprocal, then partial sums, then losses.
 SCALE_BYTES = 16
@@ -69,6 +69,7 @@ _OPS = {
     "softmax": _Op("forward", ("x",), ("out",), forward.PARTIAL),
     "log_softmax": _Op("forward", ("x",), ("out",), forward.PARTIAL),
     "logsumexp": _Op("forward", ("x",), ("out",), forward.PARTIAL),
+    "softmax_jacobian": _Op("jacobian", ("y",), ("out",), 0),
     "softmax_vjp": _Op("vjp", ("y", "g"), ("out",), vjp.PARTIAL),
     "log_softmax_vjp": _Op("log_products", ("logy", "g"), ("out",), log_products.PARTIAL),
     "log_softmax_jvp": _Op("log_products", ("logy", "t"), ("out",), log_products.PARTIAL),
@@ -80,9 +81,6 @@ _OPS = {
 
 def plan_of(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
     """The plan by which ``op`` runs."""
-    if op == "softmax_jacobian":
-        width = ACCESS_BYTES // ITEMSIZE[storage]
-        return Plan(storage, jacobian.THREADS, width, width, vector=vector)
     op = _OPS["cross_entropy" if op.startswith("cross_entropy") else op]
     _, n, inner = canonical
     given = {"crowded": op.crowded, "vector": vector, "shared_memory": shared_memory}
@@ -101,11 +99,11 @@ def rows_recipe(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEM
 @lru_cache(maxsize=4096)
 def jacobian_recipe(storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
     """The batched Jacobian."""
-    plan = plan_of("softmax_jacobian", storage, canonical, vector=vector)
+    plan = plan_of("softmax_jacobian", storage, canonical, vector=vector, shared_memory=shared_memory)
     m, n, _ = canonical
-    grid = -(-(m * n * n) // (plan.threads * plan.width))
-    spec = Spec("jacobian", "flat", plan)
-    return Recipe((Launch(spec, grid, plan.block, 0, ("y", "out", m, n)),))
+    grid = plan.blocks((m * n, n, 1))
+    args = ("y", "out", m * n, n, 1)
+    return Recipe((Launch(Spec("jacobian", "line", plan), grid, plan.block, plan.shared_bytes(1), args),))
 
 
 @lru_cache(maxsize=4096)

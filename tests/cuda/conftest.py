@@ -47,6 +47,7 @@ def use_regime(monkeypatch):
 
 def _forget_recipes():
     recipes.rows_recipe.cache_clear()
+    recipes.jacobian_recipe.cache_clear()
     recipes.cross_entropy_recipe.cache_clear()
 
 

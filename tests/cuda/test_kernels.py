@@ -201,8 +201,22 @@ def test_long_columns(storage, n, driver):
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
 def test_jacobian(n, storage, driver):
-    y = forward_of("softmax", logits((5, n, 1), storage), storage)
-    out = poisoned((5, n, n), storage)
+    check_jacobian(driver, n, storage)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    ("regime", "n"), [("8 lanes", 33), ("warp", 31), ("block", 66), ("shared", 66), ("split", 65)]
+)
+def test_jacobian_in_every_regime(regime, n, storage, use_regime, driver):
+    """Rows with a dominant entry among them, whose diagonal is a sum over the others."""
+    use_regime(regime)
+    check_jacobian(driver, n, storage)
+
+
+def check_jacobian(driver, n, storage):
+    y = forward_of("softmax", logits((2 if n > 20 else 5, n, 1), storage), storage)
+    out = poisoned((*y.shape[:2], n), storage)
     run_on_host(driver, partial(jacobian_recipe, storage, y.shape), {"y": y}, {"out": out})
     actual = exact.from_stored(out, storage)
     exact.assert_within(actual, *exact.jacobian(exact.from_stored(y, storage), storage))

@@ -52,7 +52,7 @@ SIGNATURES = {
     ("log_products", "whole"): "xxxiii",
     ("log_products", "partial"): "xxfiii",
     ("log_products", "combined"): "xxfxiii",
-    ("jacobian", "flat"): "xxii",
+    ("jacobian", "line"): "xxiii",
     ("cross_entropy", "whole"): "xlfsisdfxiii",
     ("cross_entropy", "partial"): "xlfsfiii",
     ("cross_entropy", "combined"): "xflfsisdfxiii",
