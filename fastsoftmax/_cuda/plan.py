@@ -112,7 +112,8 @@ def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memo
     for threads, most in _teams(budget, half, half or width == 1):
         if (slots := _slots(n, threads, width)) <= most:
             return Plan(storage, threads, width, slots, vector=vector)
-    slots = width * -(-n // (MAX_THREADS * width))
+    vectors = -(-n // (MAX_THREADS * width))
+    slots = width * (vectors + (crowded and vectors == 8))  # 8 vectors unroll entirely, and a loss spills
     if MAX_THREADS * slots * arrays * 4 * words <= shared_memory - STATIC_SHARED:
         return Plan(storage, MAX_THREADS, width, slots, shared=True, vector=vector)
     return Plan(storage, SPLIT_THREADS, width, budget, split=True, vector=vector)
