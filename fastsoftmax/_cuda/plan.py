@@ -108,8 +108,9 @@ def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memo
     width = gcd(n, ACCESS_BYTES // ITEMSIZE[storage])
     vector = vector and width > 1
     exact = arrays == 1 and ITEMSIZE[storage] > 2  # exp as a polynomial of every entry
-    half = crowded or exact
-    for threads, most in _teams(budget, half, half or width == 1):
+    share = 2 if crowded or exact else 1
+    share_of_most = share if width > 1 else 4 if crowded else 2
+    for threads, most in _teams(budget, share, share_of_most):
         if (slots := _slots(n, threads, width)) <= most:
             return Plan(storage, threads, width, slots, vector=vector)
     vectors = -(-n // (MAX_THREADS * width))
@@ -119,12 +120,13 @@ def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memo
     return Plan(storage, SPLIT_THREADS, width, budget, split=True, vector=vector)
 
 
-def _teams(budget, half, half_of_most):
+def _teams(budget, share, share_of_most):
     """Thread counts, each with the most slots that it is taken for: parallelism first, registers last.
 
-    64 registers are left to a thread of 1024, or of two blocks of 512. What would spill there holds half.
+    64 registers are left to a thread of 1024, or of two blocks of 512. What would spill there holds a half,
+    or of the most threads a fourth: entry by entry takes more registers than vectors.
     """
-    few, most, least = max(budget // 4, 1), budget // (1 + half), budget // (1 + half_of_most)
+    few, most, least = max(budget // 4, 1), budget // share, budget // share_of_most
     return (8, few), (16, few), (WARP, budget), (128, most), (256, most), (512, most), (MAX_THREADS, least)
 
 

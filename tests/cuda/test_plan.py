@@ -83,6 +83,8 @@ def test_a_crowded_op_holds_half():
     p = plan(1, "bfloat16", 16_384, crowded=True)
     assert (p.threads, p.slots) == (1024, 16)
     assert [plan(1, "float32", n, crowded=True).slots for n in (28_672, 32_768, 32_772)] == [28, 36, 36]
+    assert plan(1, "float32", 8193, crowded=True).shared
+    assert not plan(1, "float32", 8192, crowded=True).shared
 
 
 def test_regimes_of_columns():
