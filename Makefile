@@ -35,7 +35,7 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo examples test test-all test-sanitize test-aarch64 coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu test-cuda-compile accuracy adversary exhaustive clean
+.PHONY: help demo examples test test-all test-sanitize test-aarch64 coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu cuda-cache test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -108,8 +108,11 @@ bench-gate: .venv/bench/current ## fail on a slowdown against another revision: 
 test-cuda-compile: .venv/cuda/current ## check the machine code of the CUDA kernels; needs no GPU
 	$(call in,cuda) -m tests.cuda.compile_check $(ARGS)
 
-bench-gpu: .venv/gpu/current ## on a GPU: check the CUDA kernels, then time them
-	$(call in,gpu) -m bench.gpu
+cuda-cache: .venv/cuda/current ## compile the kernels of bench-gpu into .cache/cuda (minutes); needs no GPU
+	$(call in,cuda) -m bench.gpu_cases $(ARGS)
+
+bench-gpu: .venv/gpu/current ## on a GPU: check the CUDA kernels, then time them (ARGS=--seconds=300)
+	$(call in,gpu) -m bench.gpu $(ARGS)
 
 accuracy: .venv/test/current ## measure every backend in ULP and write the README's table
 	$(call in,test) -m tests.accuracy --write $(ARGS)

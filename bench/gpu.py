@@ -1,155 +1,171 @@
-"""The CUDA kernels on a GPU: right first, then fast. One run, under 8 minutes: ``make bench-gpu``.
+"""The CUDA kernels on a GPU: right first, then fast. ``make bench-gpu``, or from a bare checkout on a machine
+with torch, numba-cuda and cuda-core: ``PYTHONPATH=. python3 -m bench.gpu``.
 
-Results are compared with float64 on the GPU before anything is timed. Times are CUDA graph replays over
-buffers that together exceed the L2 cache; each is given as a ratio to a plain copy (addition, fill) of
-the same bytes in this run, since absolute figures carry to no other machine. The table goes to
-bench/results/.
+Results are held to the bounds of the tests in lockstep, against longdouble. Times are CUDA graph replays over
+buffers that together exceed the L2 cache; each is given as a ratio to a plain copy (addition, fill) of the
+same bytes in this run, since absolute figures carry to no other machine. Each row is on disk, as a line of
+JSON, and printed as it comes; what is wrong is a row too, and ends nothing. ``make cuda-cache`` compiles the
+kernels beforehand, without a GPU.
 """
 
 import argparse
-import json
 import math
+import os
 import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+import zlib
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 
+# Before numba-cuda is imported, which looks for libnvvm there.
+if "CUDA_HOME" not in os.environ and (nvcc := shutil.which("nvcc")):
+    os.environ["CUDA_HOME"] = str(Path(nvcc).resolve().parents[1])
+
+import numpy as np
 import torch
+
+from bench import gpu_cases, survivor
+from bench.survivor import Job
+from tests.cuda import exact
+from tests.inputs import SPECIAL_ROWS
+
+os.environ.setdefault("FASTSOFTMAX_CUDA_CACHE", str(gpu_cases.CACHE))
 
 from fastsoftmax._cuda import operations as fs
 
 RESULTS = Path(__file__).parent / "results"
-MOVED = 256 << 20  # bytes a call reads and writes at least
 ROTATED = 512 << 20  # bytes of buffers in turn: ten times an H100's L2
 CALLS = 8  # in a graph
 REPLAYS = 25
-EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
+SANITIZED = ("memcheck", "racecheck")
+DEVICE = "cuda"
+
+
+def jobs():
+    """Everything, in order of value."""
+    for case in gpu_cases.checks():
+        yield Job(f"check {case.name}", partial(check, case))
+    for case in gpu_cases.specials():
+        yield Job(f"special rows {case.name}", partial(check_special, case))
+    yield Job("check NumPy arrays", check_numpy_arrays)
+    for timed in gpu_cases.times():
+        yield Job(f"time {timed.case.name}", partial(time_case, timed))
+    yield Job("host", host_times)
+    yield Job("geomean", geomean_against_torch)
+
+
+def is_usable():
+    """Whether this process can go on with the GPU, which an illegal address ends."""
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return False
+    torch.cuda.empty_cache()
+    return True
 
 
 # ---- right ---------------------------------------------------------------------------------------
 
-# Every regime in float32, three of them in the other dtypes: each width compiles some ten kernels.
-WIDTHS = (5, 100, 512, 1001, 2048, 12_288, 50_257, 100_000)
-OTHER_WIDTHS = (40, 2048)
 
-
-def check(*, small=False):
-    """Every op in every regime; raises on the first that is wrong."""
-    for dtype in EPS:
-        for n in WIDTHS if dtype == torch.float32 and not small else OTHER_WIDTHS:
-            rows = 3 if n > 10_000 else 37
-            _check_rows(_logits((rows, n), dtype), -1)
-        _check_rows(_logits((3, 70, 33), dtype), 1)
-        _check_jacobian(_logits((11, 13), dtype))
-        _check_special(dtype)
-
-
-def _logits(shape, dtype):
-    return torch.randn(shape, device="cuda", dtype=torch.float64).mul_(4).to(dtype)
-
-
-def _check_rows(x, axis):
-    exact = x.double()
-    y, logy = torch.softmax(exact, axis), torch.log_softmax(exact, axis)
-    g = torch.randn_like(exact).to(x.dtype)
-    _close(fs.softmax(x, axis), y, "softmax")
-    _close(fs.log_softmax(x, axis), logy, "log_softmax")
-    _close(fs.logsumexp(x, axis), torch.logsumexp(exact, axis), "logsumexp")
-    low_y, low_logy = y.to(x.dtype), logy.to(x.dtype)
-    y, logy, given = low_y.double(), low_logy.double(), g.double()
-    dot = (y * given).sum(axis, keepdim=True)
-    size = y * (given.abs() + (y * given.abs()).sum(axis, keepdim=True))
-    _close(fs.softmax_vjp(low_y, g, axis), y * (given - dot), "softmax_vjp", size)
-    p = logy.exp()
-    size = given.abs() + p * given.abs().sum(axis, keepdim=True)
-    _close(
-        fs.log_softmax_vjp(low_logy, g, axis),
-        given - p * given.sum(axis, keepdim=True),
-        "log_softmax_vjp",
-        size,
-    )
-    size = given.abs() + (p * given.abs()).sum(axis, keepdim=True)
-    _close(
-        fs.log_softmax_jvp(low_logy, g, axis),
-        given - (p * given).sum(axis, keepdim=True),
-        "log_softmax_jvp",
-        size,
-    )
-    if axis == -1:
-        _check_cross_entropy(x)
-
-
-def _check_cross_entropy(x):
-    m, n = x.shape
-    labels = torch.randint(0, n, (m,), device="cuda")
-    labels[0] = n - 1
-    for options in ({}, {"label_smoothing": 0.1, "ignore_index": n - 1, "reduction": "sum"}):
-        exact = x.double().clone().requires_grad_()
-        wanted = torch.nn.functional.cross_entropy(exact, labels, **options)
-        (gradient,) = (
-            torch.autograd.grad(wanted, exact) if wanted.requires_grad else (torch.zeros_like(exact),)
+def check(case):
+    """One op against longdouble: the largest error as a part of what is allowed."""
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+    x = exact.to_stored(rng.normal(size=case.canonical) * 4, case.dtype)
+    wide = partial(exact.from_stored, storage=case.dtype)
+    on_gpu = partial(to_gpu, case)
+    if case.op in gpu_cases.FORWARD:
+        yield compared(
+            getattr(fs, case.op)(on_gpu(x), case.axis), *exact.forward(case.op, wide(x), case.dtype)
         )
-        loss, dx = fs.cross_entropy_with_grad(x, labels, **options)
-        _close(loss, wanted.detach(), f"cross_entropy {options}")
-        _close(dx, gradient, f"gradient of cross_entropy {options}", gradient.abs() + 1 / (m * n))
+    elif case.op == "cross_entropy_with_grad":
+        yield from _check_cross_entropy(case, x, rng)
+    else:
+        first = "log_softmax" if case.op.startswith("log") else "softmax"
+        y = exact.to_stored(exact.forward(first, wide(x), case.dtype)[0], case.dtype)
+        if case.op == "softmax_jacobian":
+            yield compared(fs.softmax_jacobian(on_gpu(y)), *exact.jacobian(wide(y), case.dtype))
+            return
+        g = exact.to_stored(rng.normal(size=x.shape) + 3, case.dtype)
+        actual = getattr(fs, case.op)(on_gpu(y), on_gpu(g), case.axis)
+        yield compared(actual, *exact.product(case.op, wide(y), wide(g), case.dtype))
 
 
-def _check_jacobian(x):
-    y = torch.softmax(x.double(), -1).to(x.dtype)
-    exact = y.double()
-    wanted = torch.diag_embed(exact) - exact[:, :, None] * exact[:, None, :]
-    _close(fs.softmax_jacobian(y), wanted, "softmax_jacobian", wanted.abs() + exact[:, :, None])
-
-
-def _check_special(dtype):
-    inf, nan = math.inf, math.nan
-    x = torch.tensor(
-        [[1, nan, 2], [1, inf, 2], [-inf, -inf, -inf], [-inf, 5, -inf]], device="cuda", dtype=dtype
+def _check_cross_entropy(case, x, rng):
+    options = dict(case.options)
+    outer, n, inner = x.shape
+    labels = rng.integers(0, n, (outer, inner))
+    weight = None
+    if options.pop("weight", False):
+        weight = rng.uniform(0.5, 2, n).astype("float64" if case.dtype == "float64" else "float32")
+    known = np.where(labels == options.get("ignore_index"), -1, labels)
+    mean, factor = options["reduction"] == "mean", 1
+    if mean:
+        factor = 1 / np.longdouble((weight if weight is not None else np.ones(n))[labels].sum(dtype=float))
+    smoothing = options.get("label_smoothing", 0.0)
+    (loss, allowed), (dx, dx_allowed) = exact.cross_entropy(
+        exact.from_stored(x, case.dtype), known, weight, smoothing, factor, case.dtype
     )
-    wanted = torch.tensor([[nan] * 3, [nan] * 3, [nan] * 3, [0.0, 1.0, 0.0]], device="cuda", dtype=dtype)
-    torch.testing.assert_close(fs.softmax(x), wanted, rtol=0, atol=0, equal_nan=True)
-    lse = torch.tensor([nan, inf, -inf, 5.0], device="cuda", dtype=dtype)
-    torch.testing.assert_close(fs.logsumexp(x), lse, rtol=0, atol=0, equal_nan=True)
-
-
-def _close(actual, wanted, what, size=None):
-    """Within 8 eps of the terms' size: the exact bounds are held by the tests in lockstep."""
-    eps = EPS[actual.dtype]
-    size = wanted.abs() if size is None else size
-    tiny = torch.finfo(actual.dtype).tiny
-    excess = ((actual.double() - wanted).abs() / (8 * eps * size + tiny + 1e-14 * (size > 0))).nan_to_num(
-        nan=1e9
+    kept = case.shape[: case.axis % len(case.shape)] + case.shape[case.axis % len(case.shape) + 1 :]
+    given = {} if weight is None else {"weight": torch.from_numpy(weight).to(DEVICE)}
+    actual = fs.cross_entropy_with_grad(
+        to_gpu(case, x), torch.from_numpy(labels.reshape(kept)).to(DEVICE), case.axis, **options, **given
     )
-    worst = excess.max().item() if excess.numel() else 0.0
-    if worst > 1:
-        raise AssertionError(f"{what} {tuple(actual.shape)} {actual.dtype}: off by {8 * worst:.1f} eps")
+    if mean:  # the divisor, its reciprocal and the result are rounded
+        loss, allowed = loss.sum() * factor, allowed.sum() * factor
+        allowed, dx_allowed = allowed + exact.ulp(loss, case.dtype), 1.3 * dx_allowed
+    yield {"part": "loss", **compared(actual[0], loss, allowed)}
+    yield {"part": "dx", **compared(actual[1], dx, dx_allowed)}
+
+
+def check_special(case):
+    """Rows with NaN and infinities: the agreed answers."""
+    rows = list(SPECIAL_ROWS.values())
+    x = exact.to_stored(np.array([row.row for row in rows], float)[:, :, None], case.dtype)
+    wanted = np.array([getattr(row, case.op) for row in rows], np.longdouble)
+    with np.errstate(invalid="ignore"):
+        allowed = 2 * exact.EPS[case.dtype] * np.abs(wanted)
+    yield compared(getattr(fs, case.op)(to_gpu(case, x)), wanted, allowed)
+
+
+def check_numpy_arrays():
+    """There and back, by the public function, which asks whether the backend is available."""
+    import fastsoftmax
+
+    yield {"status": fastsoftmax.backend_status()["cuda"]}
+    x = np.random.default_rng(0).normal(size=gpu_cases.NUMPY_ARRAYS.shape).astype(np.float32)
+    y = fastsoftmax.softmax(x, backend="cuda")
+    wanted, allowed = exact.forward("softmax", x.astype(np.longdouble)[:, :, None], "float32")
+    yield _row(y[:, :, None].astype(np.longdouble), wanted, allowed)
+
+
+def to_gpu(case, stored):
+    """Stored values as a tensor on the GPU, of the case's shape and distance from an aligned address."""
+    flat = np.append(np.zeros(case.offset, stored.dtype), stored.reshape(-1))
+    if case.dtype == "bfloat16":
+        flat = torch.from_numpy(flat.view(np.int16)).view(torch.bfloat16)
+    return torch.as_tensor(flat).to(DEVICE)[case.offset :].view(case.shape)
+
+
+def compared(actual, wanted, allowed):
+    """A row: the largest difference as a part of what is allowed."""
+    dtype = str(actual.dtype)[6:]
+    flat = actual.detach().cpu()
+    stored = flat.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else flat.numpy()
+    return _row(exact.from_stored(stored, dtype).reshape(wanted.shape), wanted, allowed)
+
+
+def _row(actual, wanted, allowed):
+    worst = exact.excess(actual, wanted, allowed)
+    return {"of_allowed": round(worst, 3), "ok": worst <= 1}
 
 
 # ---- fast ----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Row:
-    """One line of the table."""
-
-    regime: str
-    case: str
-    gigabytes: float  # a second
-    of_floor: float
-    accept: float
-    aim: float
-    against_torch: float
-    wanted_against_torch: float
-
-    @property
-    def accepted(self):
-        return self.of_floor >= self.accept and self.against_torch >= self.wanted_against_torch
 
 
 def seconds(call, buffers):
@@ -179,78 +195,125 @@ def _replays(graph):
         yield start.elapsed_time(end) / 1e3
 
 
-def buffers_of(*shapes, dtype):
-    """Sets of arrays, in number enough to leave the cache."""
-    size = sum(math.prod(shape) for shape in shapes) * dtype.itemsize
-    return [
-        [torch.randn(shape, device="cuda", dtype=torch.float32).to(dtype) for shape in shapes]
-        for _ in range(max(2, math.ceil(ROTATED / size)))
-    ]
+def buffers_of(case):
+    """Sets of arrays, the last for the result, in number enough to leave the cache."""
+    n = case.canonical[1]
+    shapes = {
+        "softmax_jacobian": [case.shape, (*case.shape, n)],
+        "softmax_vjp": [case.shape] * 3,
+        "logsumexp": [case.shape, case.shape[:-1]],
+    }.get(case.op, [case.shape] * 2)
+    dtype = getattr(torch, case.dtype)
+    size = sum(map(math.prod, shapes)) * dtype.itemsize
+    torch.manual_seed(zlib.crc32(case.name.encode()))
+    for _ in range(max(2, math.ceil(ROTATED / size))):
+        arrays = [
+            torch.randn(math.prod(shape) + case.offset, device=DEVICE).to(dtype)[case.offset :].view(shape)
+            for shape in shapes
+        ]
+        if case.op in ("softmax_vjp", "softmax_jacobian"):
+            arrays[0].copy_(torch.softmax(arrays[0], -1))
+        if case.op == "cross_entropy_with_grad":
+            arrays.insert(1, torch.randint(n, case.shape[:-1], device=DEVICE))
+        yield arrays
 
 
-def forward_rows():
-    for dtype, accept, aim in ((torch.float32, 0.78, 0.88), (torch.bfloat16, 0.63, 0.78)):
-        for n in (256, 512):
-            yield _forward("256 - 1K", n, dtype, accept, aim, 1.0)
-    for dtype in (torch.float32, torch.bfloat16):
-        for n in (1024, 2048, 4096, 8192, 16_384, 32_768, 50_257):
-            yield _forward("1K - 56K", n, dtype, 0.88, 0.95, 1.0)
-    for n in (65_536, 131_072):
-        yield _forward("longer, two passes", n, torch.float32, 0.58, 0.65, 1.0)
+def _torch_cross_entropy(x, labels, out):
+    """What autograd runs, without its bookkeeping."""
+    logy = torch.log_softmax(x, -1)
+    loss = torch.nn.functional.nll_loss(logy, labels)
+    g = torch.zeros_like(x).scatter_(1, labels[:, None], -1 / len(x))
+    torch.ops.aten._log_softmax_backward_data.out(g, logy, -1, x.dtype, out=out)
+    return loss
 
 
-def _forward(regime, n, dtype, accept, aim, wanted, m=None):
-    m = m or max(1, MOVED // (2 * n * dtype.itemsize))
-    buffers = buffers_of((m, n), (m, n), dtype=dtype)
-    ours = seconds(lambda x, out: fs.softmax(x, out=out), buffers)
-    floor = seconds(lambda x, out: out.copy_(x), buffers)
-    peer = seconds(lambda x, out: torch.softmax(x, -1, out=out), buffers)
-    case = f"softmax ({m}, {n}) {str(dtype)[6:]}"
-    moved = 2 * m * n * dtype.itemsize
-    return Row(regime, case, moved / ours / 1e9, floor / ours, accept, aim, peer / ours, wanted)
+# Ours, what moves the same bytes, and torch's, each of a case's arrays; `axis` is softmax's alone.
+CALLABLES = {
+    "softmax": (
+        lambda x, out, axis=-1: fs.softmax(x, axis, out=out),
+        lambda x, out: out.copy_(x),
+        lambda x, out, axis=-1: torch.softmax(x, axis, out=out),
+    ),
+    "log_softmax": (
+        lambda x, out: fs.log_softmax(x, out=out),
+        lambda x, out: out.copy_(x),
+        lambda x, out: torch.log_softmax(x, -1, out=out),
+    ),
+    "logsumexp": (
+        lambda x, out: fs.logsumexp(x, out=out),
+        lambda x, out: torch.amax(x, -1, out=out),
+        lambda x, out: torch.logsumexp(x, -1, out=out),
+    ),
+    "softmax_vjp": (
+        lambda y, g, out: fs.softmax_vjp(y, g, out=out),
+        lambda y, g, out: torch.add(y, g, out=out),
+        lambda y, g, out: torch.ops.aten._softmax_backward_data(g, y, -1, y.dtype),
+    ),
+    "softmax_jacobian": (
+        lambda y, out: fs.softmax_jacobian(y, out=out),
+        lambda y, out: out.fill_(0.5),
+        lambda y, out: torch.sub(torch.diag_embed(y), y[:, :, None] * y[:, None, :]),
+    ),
+    "cross_entropy_with_grad": (
+        lambda x, labels, out: fs.cross_entropy_with_grad(x, labels, out=out),
+        lambda x, labels, out: out.copy_(x),
+        _torch_cross_entropy,
+    ),
+}
 
 
-def vjp_rows():
-    for dtype in (torch.float32, torch.bfloat16):
-        for n in (256, 1024, 4096, 12_288):
-            m = max(1, MOVED // (3 * n * dtype.itemsize))
-            buffers = buffers_of((m, n), (m, n), (m, n), dtype=dtype)
-            for y, _, _ in buffers:
-                torch.softmax(y, -1, out=y)
-            ours = seconds(lambda y, g, out: fs.softmax_vjp(y, g, out=out), buffers)
-            floor = seconds(lambda y, g, out: torch.add(y, g, out=out), buffers)
-            backward = torch.ops.aten._softmax_backward_data
-            peer = seconds(lambda y, g, out, f=backward, d=dtype: f(g, y, -1, d), buffers)
-            moved = 3 * m * n * dtype.itemsize
-            case = f"softmax_vjp ({m}, {n}) {str(dtype)[6:]}"
-            yield Row("VJP", case, moved / ours / 1e9, floor / ours, 0.85, 0.92, peer / ours, 1.5)
+def time_case(timed):
+    """A case's speed beside the floor's and torch's."""
+    case = timed.case
+    buffers = list(buffers_of(case))
+    ours, floor, peer = CALLABLES[case.op]
+    if case.axis != -1:
+        ours, peer = partial(ours, axis=case.axis), partial(peer, axis=case.axis)
+    took = seconds(ours, buffers)
+    moved = sum(a.numel() * a.element_size() for a in buffers[0] if a.is_floating_point())
+    if case.op == "softmax_jacobian":
+        moved = buffers[0][-1].numel() * buffers[0][-1].element_size()  # the rest stays in the cache
+    yield {
+        "regime": timed.regime,
+        "us": round(took * 1e6, 2),
+        "gigabytes": round(moved / took / 1e9),
+        "of_floor": _times_as_fast(took, floor, buffers),
+        "accept": timed.accept,
+        "aim": timed.aim,
+        "against_torch": _times_as_fast(took, peer, buffers),
+        "wanted_against_torch": timed.against_torch,
+    }
 
 
-def jacobian_rows():
-    for m, n in ((2048, 128), (64, 1000)):
-        buffers = buffers_of((m, n), (m, n, n), dtype=torch.float32)
-        for y, _ in buffers:
-            torch.softmax(y, -1, out=y)
-        ours = seconds(lambda y, out: fs.softmax_jacobian(y, out=out), buffers)
-        floor = seconds(lambda y, out: out.fill_(0.5), buffers)
-        peer = seconds(lambda y, out: torch.sub(torch.diag_embed(y), y[:, :, None] * y[:, None, :]), buffers)
-        case = f"softmax_jacobian ({m}, {n}) float32"
-        yield Row("Jacobian", case, 4 * m * n * n / ours / 1e9, floor / ours, 0.85, 0.95, peer / ours, 3.0)
+def _times_as_fast(took, other, buffers):
+    """As the other call; or what it raised, where it does not run here."""
+    try:
+        return round(seconds(other, buffers) / took, 3)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def geomean_against_torch():
-    """Over N = 256 to 12672 at M = 4096, the shapes of Triton's tutorial."""
-    widths = range(256, 12_673, 1024)
-    ratios = [_forward("", n, torch.float32, 0, 0, 0, m=4096).against_torch for n in widths]
-    return statistics.geometric_mean(ratios)
+    """GPU.md's over the tutorial's shapes; accepted at 1.4."""
+    ours, _, peer = CALLABLES["softmax"]
+    ratios = []
+    for case in gpu_cases.tutorial():
+        buffers = list(buffers_of(case))
+        ratios.append(seconds(peer, buffers) / seconds(ours, buffers))
+        yield {"case": case.name, "against_torch": round(ratios[-1], 3)}
+    yield {"geomean": round(statistics.geometric_mean(ratios), 3), "accept": 1.4}
 
 
-def host_microseconds():
+def host_times():
     """What one call takes of the host's time, for a small array; torch's own beside it."""
-    x = torch.randn(16, 128, device="cuda")
-    out = torch.empty_like(x)
-    calls = {"fastsoftmax": lambda: fs.softmax(x, out=out), "torch": lambda: torch.softmax(x, -1, out=out)}
-    return {name: _host_time(call) for name, call in calls.items()}
+    for case in gpu_cases.HOST:
+        arrays = next(buffers_of(case))
+        ours, _, peer = (partial(call, *arrays) for call in CALLABLES[case.op])
+        yield {
+            "case": case.name,
+            "host_us": round(_host_time(ours), 2),
+            "torch_us": round(_host_time(peer), 2),
+        }
 
 
 def _host_time(call, repeats=200):
@@ -268,9 +331,8 @@ def _host_time(call, repeats=200):
 
 
 def versions():
-    found = {"python": platform.python_version(), "gpu": torch.cuda.get_device_name()}
-    found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
-    for package in ("fastsoftmax", "torch", "numba-cuda", "cuda-core", "numpy"):
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in ("torch", "numba-cuda", "cuda-core", "cuda-bindings", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -278,68 +340,79 @@ def versions():
     return found
 
 
-def sanitize():
-    """Small shapes under compute-sanitizer's memcheck and racecheck, where it is installed."""
+def sanitize(until):
+    """The checks of short rows under compute-sanitizer, where it is installed; yields rows."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
-        return "not installed"
-    for check_of in ("memcheck", "racecheck"):
-        command = [
-            tool,
-            "--tool",
-            check_of,
-            "--error-exitcode",
-            "9",
-            sys.executable,
-            "-m",
-            "bench.gpu",
-            "--small",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=150)
-        if done.returncode:
-            return f"{check_of} failed: {done.stdout[-2000:]}"
-    return "clean"
+        yield {"skipped": "compute-sanitizer is not installed"}
+        return
+    for of in SANITIZED:
+        command = [tool, "--tool", of, "--error-exitcode", "9", sys.executable, "-m", "bench.gpu", "--small"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=max(1, until - time.time())
+            )
+            yield {"tool": of, "ok": done.returncode == 0, "said": (done.stdout + done.stderr)[-1000:]}
+        except subprocess.TimeoutExpired:
+            yield {"tool": of, "skipped": "no time left"}
+
+
+def check_small():
+    """Short rows in this process, as under the sanitizer; what is wrong raises."""
+    for case in gpu_cases.checks():
+        if math.prod(case.shape) < 10_000:
+            for row in check(case):
+                if not row["ok"]:
+                    raise AssertionError(f"{case.name}: {row}")
+    torch.cuda.synchronize()
+
+
+def compile_kernels(capability, until):
+    """As many as there is time for; the rest is compiled where it is needed. Yields a row."""
+    started = time.time()
+    command = [sys.executable, "-m", "bench.gpu_cases", "--capability", "{}{}".format(*capability)]
+    try:
+        done = subprocess.run(command, timeout=until - started)
+        yield {"ok": done.returncode == 0, "seconds": round(time.time() - started, 1)}
+    except subprocess.TimeoutExpired:
+        yield {"skipped": "no time left"}
 
 
 def table(rows):
-    yield "| regime | case | GB/s | of the floor | accept | aim | against torch | wanted | |"
+    """Markdown of the rows with times."""
+    yield "| regime | case | us | GB/s | of the floor | accept | aim | against torch | wanted |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for r in rows:
-        yield (
-            f"| {r.regime} | {r.case} | {r.gigabytes:.0f} | {r.of_floor:.0%} | {r.accept:.0%} | {r.aim:.0%} "
-            f"| {r.against_torch:.2f}x | {r.wanted_against_torch}x | {'ok' if r.accepted else 'below'} |"
-        )
+    columns = ("regime", "job", "us", "gigabytes", "of_floor", "accept", "aim", "against_torch")
+    for row in rows:
+        yield "| " + " | ".join(str(row[c]) for c in (*columns, "wanted_against_torch")) + " |"
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--small", action="store_true", help="only check small shapes, as under the sanitizer"
-    )
-    if parser.parse_args().small:
-        check(small=True)
-        torch.cuda.synchronize()
-        return
+    parser.add_argument("--seconds", type=float, default=840, help="what has not begun by then is skipped")
+    parser.add_argument("--to", type=Path, help="the file of rows; bench/results/gpu-NAME.jsonl by default")
+    parser.add_argument("--small", action="store_true", help="only check short rows, as under the sanitizer")
+    options = parser.parse_args(arguments)
+    if options.small:
+        return check_small()
     started = time.time()
-    print(found := versions(), flush=True)
-    check()
-    print(f"right in every regime ({time.time() - started:.0f} s)", flush=True)
-    rows = []
-    for row in (*forward_rows(), *vjp_rows(), *jacobian_rows()):
-        rows.append(row)
-        torch.cuda.empty_cache()
-    geomean, host = geomean_against_torch(), host_microseconds()
-    sanitized = sanitize() if time.time() - started < 300 else "no time left"
-    report = [*table(rows), f"geomean against torch at M = 4096: {geomean:.2f}x (accept: 1.40x)"]
-    report += [f"host us a call: {host}", f"compute-sanitizer: {sanitized}"]
-    print(*report, sep="\n")
-    name = found["gpu"].replace(" ", "-").lower()
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"gpu-{name}.md").write_text("\n".join([f"{found}", "", *report, ""]))
-    saved = {"versions": found, "rows": [asdict(r) for r in rows], "geomean": geomean, "host_us": host}
-    (RESULTS / f"gpu-{name}.json").write_text(json.dumps(saved, indent=1))
-    print(f"{time.time() - started:.0f} s")
+    until = started + options.seconds
+    gpu, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    record = survivor.Record(options.to or RESULTS / f"gpu-{gpu.replace(' ', '-').lower()}.jsonl")
+    record.add(gpu=gpu, capability=capability, at=time.strftime("%Y-%m-%d %H:%M:%S"), **versions())
+    for row in compile_kernels(capability, started + options.seconds / 2):
+        record.add(job="compile", **row)
+    survivor.run(jobs, is_usable, record, until)
+    for row in sanitize(until):
+        record.add(job="sanitize", **row)
+    rows = record.rows
+    lines = "\n".join(table([row for row in rows if "of_floor" in row]))
+    record.path.with_suffix(".md").write_text(lines + "\n")
+    print(lines)
+    wrong = [row for row in rows if "error" in row or row.get("ok") is False]
+    record.add(rows=len(rows), wrong=len(wrong), seconds=round(time.time() - started))
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

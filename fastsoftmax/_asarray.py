@@ -26,7 +26,7 @@ def asarray(value, name):
     try:
         a = np.asarray(value)
     except (TypeError, RuntimeError) as error:
-        if (reason := _traced(value, name)) and getattr(value, "requires_grad", True):
+        if (reason := traced(value, name)) and getattr(value, "requires_grad", True):
             raise TypeError(reason) from error
         raise
     return a if a.dtype.kind != "O" or isinstance(value, np.ndarray) else _from_objects(value, a, name)
@@ -63,7 +63,7 @@ def _filled(masked, name, source):
     return f"{floats}.filled(-np.inf)"
 
 
-def _traced(value, name):
+def traced(value, name):
     """What to do about a value that a framework follows, or None."""
     package = type(value).__module__.partition(".")[0]
     for (framework, word), way in _TRACED.items():
@@ -79,7 +79,7 @@ def _from_objects(value, a, name):
     """What became an array of objects without being one: refused where it is known, or converted."""
     if callable(getattr(value, "toarray", None)):
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
-    if reason := _traced(value, name) or (a.size and _traced(a.flat[0], name)):
+    if reason := traced(value, name) or (a.size and traced(a.flat[0], name)):
         raise TypeError(reason)
     if dtype := _nullable(value):
         try:

@@ -431,7 +431,8 @@ def cross_entropy(
         ``labels`` are not of an integer dtype, ``ignore_index`` is no int or ``label_smoothing`` no
         number, and as for `softmax`.
     IndexError
-        A label is negative or not below the number of classes; names the first such position.
+        A label is negative or not below the number of classes; names the first such position. On a
+        CUDA device, which no call waits for, that row's loss and gradient are NaN instead.
     ValueError
         ``labels`` or ``weight`` have another shape, ``reduction`` is unknown or ``label_smoothing``
         not between 0 and 1, and as for `softmax`.

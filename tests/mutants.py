@@ -248,7 +248,7 @@ MUTANTS = [
         ("if isinstance(value, np.ma.MaskedArray):", "if False:"),
         ("if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):", "if False:"),
         ('source if masked.dtype.kind == "f" else', "source if True else"),
-        ("or (a.size and _traced(a.flat[0], name))", ""),
+        ("or (a.size and traced(a.flat[0], name))", ""),
         ('getattr(value, "dtypes", getattr(value, "dtype", None))', 'getattr(value, "dtype", None)'),
         ('if a.dtype.kind == "c":', "if False:"),
         ("if a.dtype.names:", "if False:"),

@@ -2,7 +2,7 @@
 
 * autograd, from textbook compositions of `autograd.numpy`: every op, float64;
 * mpmath, with hundreds of digits, as a `Exact` value and a remainder: for claims in ULP;
-* NumPy's longdouble: for many cases quickly.
+* NumPy's longdouble: for many cases quickly, and without the packages of the others (`tests/longdouble.py`).
 """
 
 from functools import partial
@@ -16,6 +16,7 @@ from autograd.differential_operators import make_jvp
 from autograd.tracer import getval
 
 from tests.inputs import rng
+from tests.longdouble import longdouble_forward
 
 OPS = (
     "softmax",
@@ -145,36 +146,6 @@ def arguments(op, x, axis=-1, extra=None):
         with np.errstate(over="ignore"):  # a logarithm beyond the dtype's range is -inf
             x = longdouble_forward(PRODUCTS.get(op, "softmax"), x, axis).astype(x.dtype)
     return (x, *extra)
-
-
-# ---- longdouble --------------------------------------------------------------------------------
-
-
-def longdouble_forward(op, x, axis=-1):
-    """softmax, log_softmax or logsumexp, special values as agreed, in longdouble."""
-    x = np.asarray(x, np.longdouble)
-    with np.errstate(all="ignore"):
-        m = x.max(axis=axis, keepdims=True, initial=-np.inf)
-        m = np.where(np.isfinite(m), m, np.nan)
-        if op == "logsumexp":
-            return _longdouble_logsumexp(x, m, axis)
-        e = np.exp(x - m)
-        if op == "softmax":
-            return e / e.sum(axis=axis, keepdims=True)
-        return (x - m) - np.log1p(_rest(x, m, e, axis))
-
-
-def _rest(x, m, e, axis):
-    """The sum of all but one maximum."""
-    largest = x == m
-    others = np.where(largest, 0, e).sum(axis=axis, keepdims=True)
-    return others + np.maximum(largest.sum(axis=axis, keepdims=True) - 1, 0)
-
-
-def _longdouble_logsumexp(x, m, axis):
-    finite = m + np.log1p(_rest(x, m, np.exp(x - m), axis))
-    beyond = x.max(axis=axis, keepdims=True, initial=-np.inf)  # NaN or an infinity
-    return np.where(np.isfinite(m), finite, beyond).squeeze(axis)
 
 
 # ---- mpmath ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 TESTS = Path(__file__).parent
 TABLE = (TESTS.parent / "docs" / "contract.md").read_text("utf-8")
 ROWS = [line for line in TABLE.splitlines() if line.startswith("| ") and not line.startswith("| rule")]
-NAMED = sorted(set(re.findall(r"`(test_\w+\.py::test_\w+)`", TABLE)))
+NAMED = sorted(set(re.findall(r"`((?:cuda/)?test_\w+\.py::test_\w+)`", TABLE)))
 
 
 def _tests_of(path):

@@ -1,6 +1,7 @@
 """One call on device arrays: checked, seen as canonical rows, launched, and the result handed back."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -21,13 +22,10 @@ class Call:
     def __init__(self, backend, **arrays):
         _require_cuda(backend)
         self.first = next(iter(arrays.values()))
-        self.kind = kind = kind_of(self.first)
-        owned = {name: self.own(a, name) for name, a in arrays.items()}
-        dtypes = {name: kind.dtype(a) for name, a in owned.items()}
-        self.dtype = dtype = _float_dtype(dtypes)
-        self.arrays = {name: a if dtypes[name] == dtype else kind.cast(a, dtype) for name, a in owned.items()}
+        self.kind, self._place, self._owned = kind_of(self.first), None, []
+        self.arrays = {name: self.own(a, name) for name, a in arrays.items()}
+        self.dtype = _float_dtype({name: self.kind.dtype(a) for name, a in self.arrays.items()})
         self.shape = _common_shape(self.arrays)
-        self.like = self.arrays[next(iter(arrays))]  # an array on the call's device
 
     def own(self, a, name):
         """An argument as an array of the call's kind."""
@@ -35,32 +33,50 @@ class Call:
             raise TypeError(
                 f"{name} is a {type(a).__name__} in host memory; the other arrays are on a CUDA device"
             )
-        return self.kind.own(a)
+        if kind_of(a) is not self.kind:
+            expected, got = type(self.first).__name__, type(a).__name__
+            raise TypeError(f"{name} must be a {expected} on a CUDA device; got {got}")
+        self._owned.append(owned := self.kind.own(a, name))
+        place = self.kind.place(owned)
+        if self._place is None:
+            self._place = place
+        if place != self._place:
+            raise ValueError(f"{name} is on device {place}; the other arrays are on device {self._place}")
+        return owned
+
+    @contextmanager
+    def on_its_device(self):
+        """The call, while the device of its arrays is the current one: what is allocated lies there too."""
+        kind, dtype = self.kind, self.dtype
+        with kind.device(self._place):
+            self.arrays = {
+                name: a if kind.dtype(a) == dtype else kind.cast(a, dtype) for name, a in self.arrays.items()
+            }
+            try:
+                yield self
+            finally:
+                if kind.views:
+                    get_driver().keep(self._owned, kind.stream())
 
     def mask(self, where, fill=-math.inf):
         """Fill the entries of ``x`` that ``where`` leaves out, and return it."""
         where = self.own(where, "where")
         if self.kind.dtype(where) != "bool":
             raise TypeError(f"where has dtype {self.kind.dtype(where)}; expected bool")
-        self.like = self.kind.masked(self.like, where, fill)
-        self.arrays = {"x": self.like}
-        if tuple(self.like.shape) != self.shape:
+        self.arrays = {"x": self.kind.masked(self.arrays["x"], where, fill)}
+        if tuple(self.arrays["x"].shape) != self.shape:
             raise ValueError(
                 f"where has shape {tuple(where.shape)}, which does not broadcast to x's {self.shape}"
             )
         return where
 
-    def run(self, make_recipe, rows, result, **extra):
+    def run(self, make_recipe, rows, buffer, **extra):
         """Launch what ``make_recipe(storage, canonical)`` says; ``extra`` are arrays and numbers."""
-        if math.prod(rows.canonical):
-            with self.kind.device(self.like):
-                self._launch(make_recipe, rows, result, extra)
-        return result.finish()
-
-    def _launch(self, make_recipe, rows, result, extra):
+        if not math.prod(rows.canonical):
+            return
         kind, driver = self.kind, get_driver()
         arrays = {name: self._canonical(a, rows) for name, a in self.arrays.items()}
-        arrays["out"] = result.buffer
+        arrays["out"] = buffer
         values = {name: kind.address(a) for name, a in arrays.items() if a is not None}
         recipe = make_recipe(
             self.dtype,
@@ -70,9 +86,9 @@ class Call:
         )
         held = {k: v for k, v in extra.items() if not isinstance(v, (int, float))}
         values |= {**extra, **{name: kind.address(a) for name, a in held.items()}}
-        workspace = kind.empty(self.like, (recipe.workspace,), "uint8") if recipe.workspace else None
+        workspace = kind.empty((recipe.workspace,), "uint8") if recipe.workspace else None
         address = 0 if workspace is None else kind.address(workspace)
-        launch(driver, recipe, {"out": 0, **values}, address, kind.stream(self.like))
+        launch(driver, recipe, {"out": 0, **values}, address, kind.stream())
 
     def _canonical(self, a, rows):
         if rows.order is None:
@@ -84,16 +100,16 @@ class Call:
         ignore_index, smoothing = check_loss(ignore_index, smoothing, reduction)
         kind, n = self.kind, rows.canonical[1]
         number = "float64" if self.dtype == "float64" else "float32"
+        every = weight is None and ignore_index is None
         extra = {
             "labels": self._labels(labels, rows),
             "weight": 0 if weight is None else self._weight(weight, n, number),
             "smoothing": smoothing,
             "ignored": NO_LABEL if ignore_index is None or abs(ignore_index) >= -NO_LABEL else ignore_index,
-            "factor": 1.0,
+            "factor": 1 / max(1, math.prod(rows.kept)) if every and reduction == "mean" else 1.0,
         }
         one_each = reduction == "none"
         loss = kind.full(
-            self.like,
             rows.reduced if one_each else (1,),
             number if one_each else self.dtype,
             math.nan if reduction == "mean" else 0.0,
@@ -101,10 +117,10 @@ class Call:
         extra["loss" if one_each else "total"] = loss
 
         def recipe(storage, canonical, **given):
-            flags = (smoothing > 0, weight is not None, gradient is not None, reduction)
+            flags = (smoothing > 0, weight is not None, gradient is not None, reduction, every)
             return cross_entropy_recipe(storage, canonical, *flags, **given)
 
-        self.run(recipe, rows, gradient or _NoResult(), **extra)
+        self.run(recipe, rows, gradient and gradient.buffer, **extra)
         loss = kind.cast(loss, self.dtype).reshape(rows.kept if one_each else ())
         return kind.back(loss, self.first)
 
@@ -134,9 +150,9 @@ class Result:
         self._beside = [call.own(a, name) for name, a in beside.items() if a is not None]
         kind = call.kind
         moved = rows is not None and rows.order is not None
-        self.array = kind.empty(call.like, shape, call.dtype) if out is None else _checked(call, out, shape)
+        self.array = kind.empty(shape, call.dtype) if out is None else _checked(call, out, shape)
         usable = not moved and kind.contiguous(self.array) and not self._clashes()
-        self.buffer = self.array if usable else kind.empty(call.like, canonical, call.dtype)
+        self.buffer = self.array if usable else kind.empty(canonical, call.dtype)
 
     def _clashes(self):
         """Whether ``out`` overlaps an array that is read, without being one of the call's."""
@@ -158,7 +174,8 @@ class Result:
         here, length = kind.address(a), kind.nbytes(a)
         return kind.contiguous(a) and (here + length <= start or start + size <= here)
 
-    def finish(self):
+    def finish(self, mask=None, fill=0.0):
+        """The caller's array, ``fill`` where ``mask`` is False: nothing is written once it is handed over."""
         kind = self._call.kind
         if self.buffer is not self.array:
             filled = self.buffer
@@ -167,14 +184,9 @@ class Result:
                 filled = filled.reshape([self._rows.shape[a] for a in order])
                 filled = kind.transposed(filled, tuple(int(a) for a in np.argsort(order)))
             kind.assign(self.array, filled.reshape(tuple(self.array.shape)))
+        if mask is not None:
+            kind.assign(self.array, kind.masked(self.array, mask, fill))
         return kind.back(self.array, self._call.first) if self._out is None else self._out
-
-
-class _NoResult:
-    buffer = None
-
-    def finish(self):
-        return None
 
 
 def _require_cuda(backend):
@@ -209,13 +221,11 @@ def _common_shape(arrays):
 
 
 def _checked(call, out, shape):
-    kind = call.kind
-    if not on_device(out) or type(out) is not type(call.first):
-        raise TypeError(
-            f"out must be a {type(call.first).__name__} on a CUDA device; got {type(out).__name__}"
-        )
-    out = kind.own(out)
-    if (dtype := kind.dtype(out)) != call.dtype:
+    if not on_device(out):
+        expected, got = type(call.first).__name__, type(out).__name__
+        raise TypeError(f"out must be a {expected} on a CUDA device; got {got}")
+    out = call.own(out, "out")
+    if (dtype := call.kind.dtype(out)) != call.dtype:
         raise TypeError(f"out has dtype {dtype}; this result is {call.dtype}")
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out has shape {tuple(out.shape)}; this result has shape {tuple(shape)}")

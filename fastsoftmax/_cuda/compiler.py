@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -9,32 +10,59 @@ from pathlib import Path
 from cuda.core import Linker, LinkerOptions, ObjectCode
 
 from fastsoftmax._cuda import compat
+from fastsoftmax._cuda.plan import LOWEST_CAPABILITY
 from fastsoftmax._cuda.target import argument_types, make_target
 
 CACHE = "FASTSOFTMAX_CUDA_CACHE"
 
-# Nothing in the kernels needs a newer one: what is assembled is the same PTX on every GPU from Ampere on.
-PTX_CAPABILITY = (8, 0)
+SOURCES = (
+    "arithmetic.py",
+    "compat.py",
+    "compiler.py",
+    "held.py",
+    "intrinsics.py",
+    "kernels/*.py",
+    "plan.py",
+    "target.py",
+    "teams.py",
+)
 
 
 def load(spec, capability):
     """The kernel of a spec, ready to launch on GPUs of this compute capability."""
-    place = _place(spec, capability)
-    with suppress(OSError, ValueError):
-        name, code = place.read_bytes().split(b"\0", 1)
-        return ObjectCode.from_cubin(code).get_kernel(name.decode())
-    ptx, name = to_ptx(spec, capability)
-    code, _ = to_cubin(ptx, capability)
-    with suppress(OSError):  # an unwritable cache costs time, no more
-        _write(place, name.encode() + b"\0" + code)
+    if capability < LOWEST_CAPABILITY:  # a second device, of which the status does not speak
+        raise RuntimeError("compute capability {}.{} is below {}.{}".format(*capability, *LOWEST_CAPABILITY))
+    name, code = cached(spec, capability) or compiled(spec, capability)
     return ObjectCode.from_cubin(code).get_kernel(name)
 
 
-def to_ptx(spec, capability):
-    """PTX, and the name of its entry."""
+def cached(spec, capability):
+    """The name of a kernel's entry and its machine code, or None where no earlier run has left them whole."""
+    try:
+        found = _place(spec, capability).read_bytes()
+    except OSError:
+        return None
+    digest, content = found[:32], found[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    name, code = content.split(b"\0", 1)
+    return name.decode(), code
+
+
+def compiled(spec, capability):
+    """The same from the compiler, and left in the cache; needs no GPU."""
+    ptx, name = to_ptx(spec)
+    code, _ = to_cubin(ptx, capability)
+    with suppress(OSError):  # an unwritable cache costs time, no more
+        _write(_place(spec, capability), name.encode() + b"\0" + code)
+    return name, code
+
+
+def to_ptx(spec):
+    """PTX, the same for every GPU since nothing needs a newer one, and the name of its entry."""
     kernel, types = spec.build(make_target), argument_types(spec.plan, spec.signature)
     threads = spec.plan.block[0] * spec.plan.block[1]
-    return compat.compile_ptx(kernel, types, min(capability, PTX_CAPABILITY), threads)
+    return compat.compile_ptx(kernel, types, LOWEST_CAPABILITY, (threads, spec.resident))
 
 
 def to_cubin(ptx, capability, *, verbose=False):
@@ -52,15 +80,19 @@ def _place(spec, capability):
 
 def _write(place, content):
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(place)  # at once: other processes read it
+    # Processes of two containers may have one number, so that it makes no name.
+    with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".partial", delete=False) as partial:
+        partial.write(hashlib.sha256(content).digest() + content)
+    os.replace(partial.name, place)  # at once: other processes read it
 
 
 @cache
 def _source_digest():
-    """Changes with this package's sources and the compiler's version."""
-    digest = hashlib.sha256(compat.version().encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    """Changes with the sources of the machine code.
+
+    Not with the compiler's version: kernels are compiled on one machine to be run on another.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(p for name in SOURCES for p in Path(__file__).parent.glob(name)):
         digest.update(source.read_bytes())
     return digest.hexdigest()

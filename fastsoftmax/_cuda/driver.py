@@ -4,7 +4,7 @@ The tests have a driver of the same methods that interprets kernels in host memo
 """
 
 import threading
-from functools import cache
+from functools import cache, lru_cache
 
 from cuda.bindings import driver as cu
 from cuda.core import Device, LaunchConfig, Stream, launch
@@ -18,9 +18,10 @@ class Driver:
     """Launches kernels on the current device, on the stream that a caller names by its handle."""
 
     def __init__(self):
-        self._kernels = {}
-        self._configs = {}
+        self._kernels = {}  # as many as there are plans, however many shapes a program has
         self._lock = threading.Lock()
+        self._kept = []
+        self._configured = lru_cache(maxsize=4096)(self._configure)
 
     def shared_memory(self):
         """Bytes of shared memory a block may have."""
@@ -28,20 +29,16 @@ class Driver:
 
     def launch(self, step, args, stream):
         """Queue one kernel; returns at once."""
-        key = (_current().device_id, step)
-        try:
-            kernel, config = self._configs[key]
-        except KeyError:
-            kernel, config = self._configs[key] = self._configure(step)
-        launch(_stream(stream), config, kernel, *args)
+        device_id = _current().device_id
+        kernel, config = self._configured(device_id, step)
+        launch(_stream(device_id, stream or _LEGACY_STREAM), config, kernel, *args)
 
-    def _configure(self, step):
-        device = _current()
+    def _configure(self, device_id, step):
         with self._lock:  # numba compiles one at a time
-            kernel = self._kernels.get((device.device_id, step.spec))
+            kernel = self._kernels.get((device_id, step.spec))
             if kernel is None:
-                kernel = self._kernels[device.device_id, step.spec] = load(
-                    step.spec, tuple(device.compute_capability)
+                kernel = self._kernels[device_id, step.spec] = load(
+                    step.spec, tuple(Device(device_id).compute_capability)
                 )
         if step.shared:
             _check(
@@ -49,10 +46,17 @@ class Driver:
                     cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                     step.shared,
                     kernel.handle,
-                    device.device_id,
+                    device_id,
                 )
             )
         return kernel, LaunchConfig(grid=step.grid, block=step.block, shmem_size=step.shared)
+
+    def keep(self, objects, stream):
+        """Hold on to objects until the GPU is done with what is queued on ``stream``, and some call later."""
+        event = _stream(_current().device_id, stream or _LEGACY_STREAM).record()
+        with self._lock:
+            self._kept = [(e, kept) for e, kept in self._kept if not e.is_done]
+            self._kept.append((event, objects))
 
     def allocate(self, nbytes, stream):
         """The address of fresh memory, usable on ``stream`` until `free`."""
@@ -97,8 +101,10 @@ def _current():
     return device
 
 
-def _stream(handle):
-    return Stream.from_handle(handle or _LEGACY_STREAM)
+@lru_cache(maxsize=256)
+def _stream(device_id, handle):
+    """Kept: to make one defines a class, which takes longer than a launch."""
+    return Stream.from_handle(handle)
 
 
 def _check(returned):

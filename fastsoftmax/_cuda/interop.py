@@ -1,13 +1,15 @@
 """Arrays that are on a GPU already: torch tensors, CuPy arrays, and what can be viewed as one of them.
 
 A *kind* is what the operations need of a library of arrays. The library is there already, since it made
-the array; nothing here is imported before such an array is seen.
+the array; nothing here is imported before such an array is seen. Fresh arrays lie on the current device.
 """
 
 import sys
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
+
+from fastsoftmax._asarray import traced
 
 _ON_HOST = frozenset((np.ndarray, list, tuple, float, int))
 _CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
@@ -27,21 +29,30 @@ def on_device(a):
 
 def kind_of(a):
     """The kind that computes with ``a``."""
-    module = type(a).__module__.partition(".")[0]
-    if module in _KINDS:
-        return _kind(module)
-    return _Viewed(type(a))
+    return _kind_of_class(type(a))
+
+
+@lru_cache(maxsize=256)
+def _kind_of_class(cls):
+    packages = [base.__module__.partition(".")[0] for base in cls.__mro__]
+    known = next((package for package in packages if package in _KINDS), None)
+    return _Viewed(cls) if known is None else _kind(known)
 
 
 class _Torch:
     """torch.Tensor. Results carry no autograd graph."""
 
+    views = False
+    target = "cuda"
+
     def __init__(self):
         self._torch = torch = sys.modules["torch"]
         self._names = {d: str(d)[6:] for d in vars(torch).values() if isinstance(d, torch.dtype)}
 
-    def own(self, a):
+    def own(self, a, name):
         """``a`` as an array of this library."""
+        if a.requires_grad and name != "out" and self._torch.is_grad_enabled():
+            raise TypeError(traced(a, name))
         return a.detach()
 
     def back(self, a, like):
@@ -60,17 +71,22 @@ class _Torch:
     def nbytes(self, a):
         return a.numel() * a.element_size()
 
-    def device(self, a):
-        return self._torch.cuda.device(a.device)
+    def place(self, a):
+        """The number of the device that ``a`` lies on."""
+        return a.get_device()
 
-    def stream(self, a):
-        return self._torch.cuda.current_stream(a.device).cuda_stream
+    def device(self, place):
+        """A context in which that device is the current one."""
+        return self._torch.cuda.device(place)
 
-    def empty(self, a, shape, dtype):
-        return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device=a.device)
+    def stream(self):
+        return self._torch.cuda.current_stream().cuda_stream
 
-    def full(self, a, shape, dtype, value):
-        return self._torch.full(shape, value, dtype=getattr(self._torch, dtype), device=a.device)
+    def empty(self, shape, dtype):
+        return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device=self.target)
+
+    def full(self, shape, dtype, value):
+        return self._torch.full(shape, value, dtype=getattr(self._torch, dtype), device=self.target)
 
     def cast(self, a, dtype):
         return a.to(getattr(self._torch, dtype))
@@ -91,10 +107,12 @@ class _Torch:
 class _CuPy:
     """cupy.ndarray."""
 
+    views = False
+
     def __init__(self):
         self._cupy = sys.modules["cupy"]
 
-    def own(self, a):
+    def own(self, a, name):
         return a
 
     def back(self, a, like):
@@ -112,16 +130,19 @@ class _CuPy:
     def nbytes(self, a):
         return a.nbytes
 
-    def device(self, a):
-        return a.device
+    def place(self, a):
+        return a.device.id
 
-    def stream(self, a):
+    def device(self, place):
+        return self._cupy.cuda.Device(place)
+
+    def stream(self):
         return self._cupy.cuda.get_current_stream().ptr
 
-    def empty(self, a, shape, dtype):
+    def empty(self, shape, dtype):
         return self._cupy.empty(shape, _numpy_dtype(dtype))
 
-    def full(self, a, shape, dtype, value):
+    def full(self, shape, dtype, value):
         return self._cupy.full(shape, value, _numpy_dtype(dtype))
 
     def cast(self, a, dtype):
@@ -149,10 +170,14 @@ def _kind(module):
 
 
 class _Viewed:
-    """Any other array, through CuPy or torch, whichever is there; results as that library's arrays.
+    """Any other array, through CuPy or torch, whichever is there.
 
-    Where the array's own library has ``from_dlpack``, as JAX's has, results are handed back as its own.
+    Results are handed back as arrays of their own library where it has ``from_dlpack``, as JAX's has, or is
+    Numba; otherwise as the viewing library's. A view is all that keeps its array's memory, so calls hold on
+    to ``views`` until the GPU is done with them.
     """
+
+    views = True
 
     def __init__(self, cls):
         name = next((m for m in ("cupy", "torch") if _importable(m)), None)
@@ -166,15 +191,18 @@ class _Viewed:
     def __getattr__(self, name):
         return getattr(self._kind, name)
 
-    def own(self, a):
+    def own(self, a, name):
         if hasattr(a, "__dlpack__"):
             return self._library.from_dlpack(a)
         where = {"device": "cuda"} if self._library.__name__ == "torch" else {}
         return self._library.asarray(a, **where)
 
     def back(self, a, like):
-        namespace = getattr(like, "__array_namespace__", None)
-        return namespace().from_dlpack(a) if namespace is not None else a
+        if (namespace := getattr(like, "__array_namespace__", None)) is not None:
+            return namespace().from_dlpack(a)
+        if type(like).__module__.startswith("numba."):
+            return sys.modules["numba.cuda"].as_cuda_array(a, sync=False)
+        return a
 
 
 def _importable(module):

@@ -24,17 +24,17 @@ def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_thread
 
 
 def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
-    call = Call(backend, x=x)
-    if where is not None:
-        call.mask(where)
-    rows = rows_of(call.shape, axis)
-    shape = rows.keepdims()[: len(call.shape)] if as_bool(keepdims, "keepdims") else rows.kept
-    result = Result(call, shape, rows.reduced, out)
-    if rows.canonical[1] == 0:
-        call.kind.assign(
-            result.buffer, call.kind.full(call.like, tuple(result.buffer.shape), call.dtype, -math.inf)
-        )
-    return call.run(partial(rows_recipe, "logsumexp"), rows, result)
+    with Call(backend, x=x).on_its_device() as call:
+        if where is not None:
+            call.mask(where)
+        rows = rows_of(call.shape, axis)
+        shape = rows.keepdims()[: len(call.shape)] if as_bool(keepdims, "keepdims") else rows.kept
+        result = Result(call, shape, rows.reduced, out)
+        if rows.canonical[1] == 0:
+            empty = call.kind.full(tuple(result.buffer.shape), call.dtype, -math.inf)
+            call.kind.assign(result.buffer, empty)
+        call.run(partial(rows_recipe, "logsumexp"), rows, result.buffer)
+        return result.finish()
 
 
 def softmax_vjp(y, g, /, axis=-1, *, out=None, backend=None, num_threads=None):
@@ -57,11 +57,12 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
     check_choice(layout, "layout", LAYOUTS)
     if layout != "batched":
         raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
-    call = Call(backend, y=y)
-    rows = rows_of(call.shape, axis, last=True)
-    outer, n, _ = rows.canonical
-    result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
-    return call.run(jacobian_recipe, rows, result)
+    with Call(backend, y=y).on_its_device() as call:
+        rows = rows_of(call.shape, axis, last=True)
+        outer, n, _ = rows.canonical
+        result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
+        call.run(jacobian_recipe, rows, result.buffer)
+        return result.finish()
 
 
 def cross_entropy(
@@ -77,9 +78,9 @@ def cross_entropy(
     backend=None,
     num_threads=None,
 ):
-    call = Call(backend, x=x)
-    rows = rows_of(call.shape, axis)
-    return call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, None)
+    with Call(backend, x=x).on_its_device() as call:
+        rows = rows_of(call.shape, axis)
+        return call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, None)
 
 
 def cross_entropy_with_grad(
@@ -96,28 +97,27 @@ def cross_entropy_with_grad(
     backend=None,
     num_threads=None,
 ):
-    call = Call(backend, x=x)
-    rows = rows_of(call.shape, axis)
-    dx = Result(call, call.shape, rows.canonical, out, rows, labels=labels, weight=weight)
-    loss = call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, dx)
-    return loss, dx.finish()
+    with Call(backend, x=x).on_its_device() as call:
+        rows = rows_of(call.shape, axis)
+        dx = Result(call, call.shape, rows.canonical, out, rows, labels=labels, weight=weight)
+        loss = call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, dx)
+        return loss, dx.finish()
 
 
 def _forward(op, fill, x, axis, out, where, backend):
-    call = Call(backend, x=x)
-    mask = None if where is None else call.mask(where)
-    if mask is not None and out is not None:  # a copy, as `out` may hold it
-        mask = call.kind.masked(call.kind.full(call.like, call.shape, "bool", True), mask, False)
-    rows = rows_of(call.shape, axis)
-    result = Result(call, call.shape, rows.canonical, out, rows)
-    y = call.run(partial(rows_recipe, op), rows, result)
-    if mask is not None:
-        call.kind.assign(result.array, call.kind.masked(result.array, mask, fill))
-    return y
+    with Call(backend, x=x).on_its_device() as call:
+        mask = None if where is None else call.mask(where)
+        if mask is not None and out is not None:  # a copy, as `out` may hold it
+            mask = call.kind.masked(call.kind.full(call.shape, "bool", True), mask, False)
+        rows = rows_of(call.shape, axis)
+        result = Result(call, call.shape, rows.canonical, out, rows)
+        call.run(partial(rows_recipe, op), rows, result.buffer)
+        return result.finish(mask, fill)
 
 
 def _product(op, axis, out, backend, **arrays):
-    call = Call(backend, **arrays)
-    rows = rows_of(call.shape, axis)
-    result = Result(call, call.shape, rows.canonical, out, rows)
-    return call.run(partial(rows_recipe, op), rows, result)
+    with Call(backend, **arrays).on_its_device() as call:
+        rows = rows_of(call.shape, axis)
+        result = Result(call, call.shape, rows.canonical, out, rows)
+        call.run(partial(rows_recipe, op), rows, result.buffer)
+        return result.finish()

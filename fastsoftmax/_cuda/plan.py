@@ -22,12 +22,13 @@ from math import gcd
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 ACCESS_BYTES = 16
-REGISTERS = 32  # 32-bit words of row that a thread holds; half in a block of more warps
+REGISTERS = 32  # 32-bit words of row that a thread holds; in some blocks of more warps half
 WARP = 32
 LANES_A_BLOCK = 128
 MAX_THREADS = 1024
 SPLIT_THREADS = 512
 COLUMNS = 32
+LOWEST_CAPABILITY = (8, 0)  # Ampere's: cvt.rn.f16x2.f32 and the like, which round to 16 bits
 SHARED_MEMORY = 227 * 1024  # compute capability 9.0 and 10.0
 STATIC_SHARED = 3 * 1024  # kept free for the reductions' own arrays
 
@@ -95,27 +96,38 @@ class Plan:
 
 
 @lru_cache(maxsize=4096)
-def plan(arrays, storage, n, inner=1, *, vector=True, shared_memory=SHARED_MEMORY):
-    """The plan for ``arrays`` inputs of rows of ``n`` entries, ``inner`` apart."""
+def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memory=SHARED_MEMORY):
+    """The plan for ``arrays`` inputs of rows of ``n`` entries, ``inner`` apart.
+
+    ``crowded`` is an op that takes many registers beside its row.
+    """
     words = ITEMSIZE[storage] // 4 or 1
     budget = REGISTERS // (arrays * words)
     if inner > 1:
         return _columns(storage, n, inner, budget)
     width = gcd(n, ACCESS_BYTES // ITEMSIZE[storage])
     vector = vector and width > 1
-    for threads, most in _teams(budget):
+    exact = arrays == 1 and ITEMSIZE[storage] > 2  # exp as a polynomial of every entry
+    share = 2 if crowded or exact else 1
+    share_of_most = share if width > 1 else 4 if crowded else 2
+    for threads, most in _teams(budget, share, share_of_most):
         if (slots := _slots(n, threads, width)) <= most:
             return Plan(storage, threads, width, slots, vector=vector)
-    slots = width * -(-n // (MAX_THREADS * width))
+    vectors = -(-n // (MAX_THREADS * width))
+    slots = width * (vectors + (crowded and vectors == 8))  # 8 vectors unroll entirely, and a loss spills
     if MAX_THREADS * slots * arrays * 4 * words <= shared_memory - STATIC_SHARED:
         return Plan(storage, MAX_THREADS, width, slots, shared=True, vector=vector)
     return Plan(storage, SPLIT_THREADS, width, budget, split=True, vector=vector)
 
 
-def _teams(budget):
-    """Thread counts, each with the most slots that it is taken for: parallelism first, registers last."""
-    few = max(budget // 4, 1)
-    return (8, few), (16, few), (WARP, budget), *((threads, budget // 2) for threads in (128, 256, 512, 1024))
+def _teams(budget, share, share_of_most):
+    """Thread counts, each with the most slots that it is taken for: parallelism first, registers last.
+
+    64 registers are left to a thread of 1024, or of two blocks of 512. What would spill there holds a half,
+    or of the most threads a fourth: entry by entry takes more registers than vectors.
+    """
+    few, most, least = max(budget // 4, 1), budget // share, budget // share_of_most
+    return (8, few), (16, few), (WARP, budget), (128, most), (256, most), (512, most), (MAX_THREADS, least)
 
 
 def _slots(n, threads, width):

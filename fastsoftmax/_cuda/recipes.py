@@ -7,8 +7,8 @@ split over blocks there are two launches, with the segments' sums in a workspace
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fastsoftmax._cuda.kernels import Spec, cross_entropy, forward, jacobian, log_products, vjp
-from fastsoftmax._cuda.plan import ACCESS_BYTES, ITEMSIZE, MAX_THREADS, SHARED_MEMORY, Plan, plan
+from fastsoftmax._cuda.kernels import Spec, cross_entropy, forward, log_products, vjp
+from fastsoftmax._cuda.plan import ITEMSIZE, MAX_THREADS, SHARED_MEMORY, Plan, plan
 
 # A workspace holds the sum of weights and its reciprocal, then partial sums, then losses.
 SCALE_BYTES = 16
@@ -51,13 +51,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Op:
-    """The kernels' arguments before the shape: those of each form, and of all but ``partial``."""
+    """The kernels' arguments before the shape: those of each form, and of all but ``partial``.
+
+    ``crowded`` is for the plan.
+    """
 
     module: str
     rows: tuple
     others: tuple
     partials: int
     for_partial: tuple = ()
+    crowded: bool = False
 
 
 _CROSS_ENTROPY = ("labels", "weight", "smoothing", "ignored", "factor", "scale", "loss", "out")
@@ -65,21 +69,22 @@ _OPS = {
     "softmax": _Op("forward", ("x",), ("out",), forward.PARTIAL),
     "log_softmax": _Op("forward", ("x",), ("out",), forward.PARTIAL),
     "logsumexp": _Op("forward", ("x",), ("out",), forward.PARTIAL),
+    "softmax_jacobian": _Op("jacobian", ("y",), ("out",), 0),
     "softmax_vjp": _Op("vjp", ("y", "g"), ("out",), vjp.PARTIAL),
     "log_softmax_vjp": _Op("log_products", ("logy", "g"), ("out",), log_products.PARTIAL),
     "log_softmax_jvp": _Op("log_products", ("logy", "t"), ("out",), log_products.PARTIAL),
-    "cross_entropy": _Op("cross_entropy", ("x",), _CROSS_ENTROPY, cross_entropy.PARTIAL, _CROSS_ENTROPY[:3]),
+    "cross_entropy": _Op(
+        "cross_entropy", ("x",), _CROSS_ENTROPY, cross_entropy.PARTIAL, _CROSS_ENTROPY[:3], crowded=True
+    ),
 }
 
 
 def plan_of(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
     """The plan by which ``op`` runs."""
-    if op == "softmax_jacobian":
-        width = ACCESS_BYTES // ITEMSIZE[storage]
-        return Plan(storage, jacobian.THREADS, width, width, vector=vector)
-    op = "cross_entropy" if op.startswith("cross_entropy") else op
+    op = _OPS["cross_entropy" if op.startswith("cross_entropy") else op]
     _, n, inner = canonical
-    return plan(len(_OPS[op].rows), storage, n, inner, vector=vector, shared_memory=shared_memory)
+    given = {"crowded": op.crowded, "vector": vector, "shared_memory": shared_memory}
+    return plan(len(op.rows), storage, n, inner, **given)
 
 
 @lru_cache(maxsize=4096)
@@ -94,11 +99,11 @@ def rows_recipe(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEM
 @lru_cache(maxsize=4096)
 def jacobian_recipe(storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
     """The batched Jacobian."""
-    plan = plan_of("softmax_jacobian", storage, canonical, vector=vector)
+    plan = plan_of("softmax_jacobian", storage, canonical, vector=vector, shared_memory=shared_memory)
     m, n, _ = canonical
-    grid = -(-(m * n * n) // (plan.threads * plan.width))
-    spec = Spec("jacobian", "flat", plan)
-    return Recipe((Launch(spec, grid, plan.block, 0, ("y", "out", m, n)),))
+    grid = plan.blocks((m * n, n, 1))
+    args = ("y", "out", m * n, n, 1)
+    return Recipe((Launch(Spec("jacobian", "line", plan), grid, plan.block, plan.shared_bytes(1), args),))
 
 
 @lru_cache(maxsize=4096)
@@ -109,13 +114,17 @@ def cross_entropy_recipe(
     weighted,
     gradient,
     reduction=None,
+    every=False,
     *,
     vector=True,
     shared_memory=SHARED_MEMORY,
 ):
-    """The loss of each row; with a ``reduction`` over all of them, from labels on the device."""
+    """The loss of each row; with a ``reduction`` over all of them, from labels on the device.
+
+    Where ``every`` row counts as one, a mean is over their number, which is known, and so is ``factor``.
+    """
     plan = plan_of("cross_entropy", storage, canonical, vector=vector, shared_memory=shared_memory)
-    mean = reduction == "mean"
+    mean = reduction == "mean" and not every
     flags = (("smooth", smooth), ("weighted", weighted))
     options = (*flags, ("gradient", gradient), ("mean", mean))
     rows = _launches(_OPS["cross_entropy"], plan, canonical, options, flags)
@@ -126,7 +135,8 @@ def cross_entropy_recipe(
     before = _reduction(
         one_block, "total_weight", (("weighted", weighted),), "labels weight ignored scale", m, n
     )
-    after = _reduction(one_block, "total_loss", (("mean", mean),), "loss scale total", m)
+    divisor = "one" if reduction == "sum" else "rows" if every else "weight"
+    after = _reduction(one_block, "total_loss", (("divisor", divisor),), "loss scale total", m)
     launches = (before, *rows.launches, after) if mean else (*rows.launches, after)
     return Recipe(launches, rows.partials, m * ITEMSIZE[plan.arithmetic])
 

@@ -1,8 +1,9 @@
 """PTX and machine code of the kernels without a GPU: what each claims of accesses and registers.
 
 For every op, storage and regime, on compute capabilities 8.0, 9.0 and 10.0: 128-bit loads and stores where
-rows are whole vectors, no spills and no local memory. Takes some minutes; ``make test-cuda-compile``
-runs it, with ``-k`` words to choose cases.
+rows are whole vectors, no spills and no local memory, and as many blocks an SM as the plan counts on. Takes
+some minutes; ``make test-cuda-compile`` runs it, with ``-k`` words to choose cases. ``--model`` prints the
+most of a copy's speed that each case of the bench could reach on an H100.
 """
 
 import argparse
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from bench import gpu_cases
 from fastsoftmax._cuda.compiler import to_cubin, to_ptx
-from fastsoftmax._cuda.plan import WARP
+from fastsoftmax._cuda.plan import SHARED_MEMORY, WARP
 from fastsoftmax._cuda.recipes import cross_entropy_recipe, jacobian_recipe, rows_recipe
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))
@@ -28,13 +31,18 @@ SHAPES = (
     (128, 1),
     (512, 1),
     (2048, 1),
+    (8192, 1),
     (12_288, 1),
+    (16_384, 1),
     (25_600, 1),
+    (32_768, 1),
     (100_000, 1),
     (1001, 1),
+    (12_289, 1),
+    (50_257, 1),
     (100, 64),
 )
-FEWER_SHAPES = ((128, 1), (2048, 1), (25_600, 1), (100_000, 1))
+FEWER_SHAPES = ((128, 1), (2048, 1), (16_384, 1), (25_600, 1), (50_257, 1), (100_000, 1))
 
 
 @dataclass(frozen=True)
@@ -42,18 +50,21 @@ class Found:
     """What the assembler and the machine code say of one kernel."""
 
     registers: int
+    shared: int
     spilled: int
     stack: int
     loads: int
     stores: int
     shuffles: int
     local: int
+    instructions: int | None  # None where loops run them more than once
 
 
 def cases():
     """Names and kernels to compile."""
     for storage in STORAGES:
-        yield f"{storage} softmax_jacobian", jacobian_recipe(storage, (100, 64, 1)).launches[0].spec
+        for n in (10, 64, 1024, 4096):
+            yield f"{storage} softmax_jacobian n={n}", jacobian_recipe(storage, (100, n, 1)).launches[0].spec
         for n, inner in SHAPES if storage == STORAGES[0] else FEWER_SHAPES:
             shape = (64, n, inner)
             recipes = {op: rows_recipe(op, storage, shape) for op in OPS}
@@ -76,28 +87,82 @@ def inspect(ptx, capability, disassembler):
         sass = subprocess.run([disassembler, "-c", cubin], capture_output=True, text=True, check=True).stdout
     return Found(
         registers=_number(r"Used (\d+) registers", log),
+        shared=_number(r"(\d+) bytes smem", log),
         spilled=_number(r"(\d+) bytes spill stores", log) + _number(r"(\d+) bytes spill loads", log),
         stack=_number(r"(\d+) bytes stack frame", log),
         loads=len(re.findall(r"\bLDG\.E\S*\.128", sass)),
         stores=len(re.findall(r"\bSTG\.E\S*\.128", sass)),
         shuffles=len(re.findall(r"\bSHFL", sass)),
         local=len(re.findall(r"\b(?:LDL|STL)\b", sass)),
+        instructions=None if _has_loop(sass) else len(re.findall(r"/\*[0-9a-f]{4,}\*/ +(?!NOP)\S", sass)),
     )
+
+
+def _has_loop(sass):
+    """Whether a branch leads back, other than to itself as where a kernel ends."""
+    labels = set()
+    for before, this in pairwise(sass.splitlines()):
+        if before.startswith(".L"):
+            labels.add(before.rstrip(":"))
+        target = re.search(r"\bBRA\S* .*`\((\S+)\)", this)
+        if target and target[1] in labels and before != f"{target[1]}:":
+            return True
+    return False
 
 
 def _number(pattern, log):
     return sum(map(int, re.findall(pattern, log)))
 
 
+# An H100 as the model has it: bytes a second, SMs, and each one's instructions of a warp a clock and clocks.
+MEMORY, SMS, ISSUE, CLOCK = 3.0e12, 132, 3.2, 1.755e9
+REGISTERS, THREADS, BLOCKS = 65_536, 2048, 32  # of an SM
+
+
+def blocks_an_sm(spec, found):
+    """Blocks of a kernel that an SM holds at once."""
+    plan = spec.plan
+    warps = -(-plan.block[0] * plan.block[1] // WARP)
+    by_registers = REGISTERS // (-(-found.registers * WARP // 256) * 256 * warps)
+    shared = found.shared + plan.shared_bytes(_arrays(spec)) + 1024  # which the system takes of each block
+    return min(by_registers, THREADS // (warps * WARP), (SHARED_MEMORY + 1024) // shared, BLOCKS)
+
+
+def part_of_memory_speed(spec, found):
+    """The most that a kernel can reach of a plain copy's speed, or None where it has loops.
+
+    A block holds its row before it computes, and computes before it writes: what one does not overlap,
+    the next one may.
+    """
+    if found.instructions is None:
+        return None
+    issue = found.instructions / spec.plan.slots / (SMS * ISSUE * WARP * CLOCK)
+    memory = _bytes_an_entry(spec) / MEMORY
+    return min(1.0, memory / issue, blocks_an_sm(spec, found) * memory / (memory + issue))
+
+
+def _arrays(spec):
+    return 2 if spec.module in ("vjp", "log_products") else 1
+
+
+def _bytes_an_entry(spec):
+    options = dict(spec.options)
+    reads = 0 if spec.module == "jacobian" else _arrays(spec)
+    writes = spec.name != "partial" and options.get("op") != "logsumexp" and options.get("gradient", True)
+    return spec.plan.itemsize * (reads + writes)
+
+
 def complaints(spec, found):
     """What a kernel claims and does not keep."""
     plan, wide = spec.plan, spec.plan.vector and spec.plan.width * spec.plan.itemsize == 16
-    reads = spec.module not in ("jacobian", "reductions")
-    writes = spec.name in ("whole", "combined", "flat") and dict(spec.options).get("op") != "logsumexp"
+    reads = spec.module != "reductions"
+    writes = spec.name in ("whole", "combined", "line") and dict(spec.options).get("op") != "logsumexp"
     writes = writes and dict(spec.options).get("gradient", True)
     reads = reads and (writes or spec.name != "combined")
     if found.spilled or found.stack or found.local:
         yield f"spills {found.spilled} bytes, stack {found.stack}, {found.local} local accesses"
+    if (blocks := blocks_an_sm(spec, found)) < spec.resident:
+        yield f"{blocks} blocks an SM, {spec.resident} expected"
     if wide and reads and not found.loads:
         yield "no 128-bit load"
     if wide and writes and not found.stores:
@@ -112,12 +177,17 @@ def main(arguments=None):
     parser.add_argument(
         "--capability", type=int, choices=[10 * a + b for a, b in CAPABILITIES], action="append"
     )
+    parser.add_argument("--model", action="store_true", help="what the bench's cases can reach at most")
     options = parser.parse_args(arguments)
+    if options.model:
+        for row in model(options.k.split()):
+            print(row, flush=True)
+        return 0
     chosen = {spec: name for name, spec in cases() if all(word in name for word in options.k.split())}
     capabilities = [divmod(c, 10) for c in options.capability or ()] or CAPABILITIES
     failed = 0
     for spec, name in chosen.items():
-        ptx, _ = to_ptx(spec, CAPABILITIES[0])
+        ptx, _ = to_ptx(spec)
         for capability in capabilities:
             found = inspect(ptx, capability, _disassembler())
             wrong = "; ".join(complaints(spec, found))
@@ -125,6 +195,32 @@ def main(arguments=None):
             print(line(name, capability, found, wrong), flush=True)
     print(f"{len(chosen)} kernels for {len(capabilities)} architectures, {failed} failed")
     return 1 if failed or not chosen else 0
+
+
+def model(words):
+    """Of the bench's cases: blocks an SM, instructions an entry, and the most of a copy's speed."""
+    yield "| regime | case | registers | blocks an SM | instructions an entry | at most | accept |"
+    yield "|---|---|---|---|---|---|---|"
+    for timed in gpu_cases.times():
+        if not all(word in f"{timed.regime} {timed.case.name}" for word in words):
+            continue
+        specs = [spec for spec in timed.case.specs() if spec.module != "reductions"]
+        found = [inspect(to_ptx(spec)[0], (9, 0), _disassembler()) for spec in specs]
+        pairs = list(zip(specs, found, strict=True))
+        parts = [part_of_memory_speed(spec, f) for spec, f in pairs]
+        at_most = "loops"
+        if None not in parts:
+            took = sum(_bytes_an_entry(spec) / part for spec, part in zip(specs, parts, strict=True))
+            at_most = f"{_bytes_an_entry(specs[-1]) / took:.0%}"
+        entries = [f.instructions and round(f.instructions / spec.plan.slots) for spec, f in pairs]
+        columns = (
+            ", ".join(str(f.registers) for f in found),
+            ", ".join(str(blocks_an_sm(spec, f)) for spec, f in pairs),
+            ", ".join(str(k or "-") for k in entries),
+            at_most,
+            "" if timed.accept is None else f"{timed.accept:.0%}",
+        )
+        yield f"| {timed.regime} | {timed.case.name} | {' | '.join(columns)} |"
 
 
 def line(name, capability, found, wrong):

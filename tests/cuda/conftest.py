@@ -35,7 +35,7 @@ def use_regime(monkeypatch):
     """``use_regime(name)`` makes all recipes of it."""
 
     def use(regime):
-        def plan(arrays, storage, n, inner=1, *, vector=True, shared_memory=0):
+        def plan(arrays, storage, n, inner=1, *, vector=True, **options):
             return small_plan(regime, storage, n, inner, vector)
 
         monkeypatch.setattr(recipes, "plan", plan)
@@ -47,6 +47,7 @@ def use_regime(monkeypatch):
 
 def _forget_recipes():
     recipes.rows_recipe.cache_clear()
+    recipes.jacobian_recipe.cache_clear()
     recipes.cross_entropy_recipe.cache_clear()
 
 

@@ -14,7 +14,7 @@ class FakeDriver:
 
     def __init__(self, shared_memory=227 * 1024, *, reverse=False):
         self._shared_memory, self.reverse = shared_memory, reverse
-        self.memory, self.launches, self.freed, self.synchronized = {}, [], 0, 0
+        self.memory, self.launches, self.freed, self.synchronized, self.kept = {}, [], 0, 0, []
 
     def shared_memory(self):
         return self._shared_memory
@@ -37,6 +37,9 @@ class FakeDriver:
 
     def synchronize(self, stream):
         self.synchronized += 1
+
+    def keep(self, objects, stream):
+        self.kept.append((objects, stream))
 
     def launch(self, step, args, stream):
         self.launches.append((step, stream))

@@ -3,7 +3,8 @@
 One greenlet a CUDA thread; barriers and shuffles are where they switch, so a run is deterministic. It
 raises `Fault` for what hardware lets pass or makes undefined: a barrier or shuffle that not all threads
 reach, an access out of bounds or unaligned, a read of memory that nobody wrote, and two threads at one
-place of shared memory without a barrier in between.
+place of shared memory, or of an input that is the output too, without a barrier in between. A shuffle is
+none: it orders no accesses to memory.
 """
 
 import sys
@@ -27,19 +28,34 @@ class Pointer:
 
     def __init__(self, array):
         self.array = array
+        self.readers = None  # of memory that another argument is too: who read an address, and when
 
-    def check(self, i, width=1, *, vector=False):
+    def check(self, i, width=1, *, vector=False, writes=False):
         if not 0 <= i <= self.array.size - width:
             raise Fault(f"access of {width} at {i}, out of bounds for {self.array.size}")
         if vector and (self.array.ctypes.data + int(i) * self.array.itemsize) % (width * self.array.itemsize):
             raise Fault(f"misaligned vector of {width} at {i}")
+        if self.readers is not None:
+            for q in range(width):
+                self._note(self.array.ctypes.data + int(i + q) * self.array.itemsize, writes)
+
+    def _note(self, address, writes):
+        thread, readers = getcurrent(), self.readers.setdefault(address, {})
+        if not writes:
+            readers[thread] = thread.block.epoch, thread.fences
+            return
+        for reader, (epoch, fences) in readers.items():
+            after_barrier = reader.block is thread.block and thread.block.epoch > epoch
+            after_fence = reader.warp is thread.warp and thread.fences > fences
+            if reader is not thread and not after_barrier and not after_fence:
+                raise Fault("an input is written without a barrier after another thread read it")
 
     def __getitem__(self, i):
         self.check(i)
         return self.array[i]
 
     def __setitem__(self, i, value):
-        self.check(i)
+        self.check(i, writes=True)
         self.array[i] = value
 
 
@@ -115,6 +131,11 @@ class _Cuda:
     def syncthreads(self):
         getcurrent().wait("block")
 
+    def syncwarp(self):
+        thread = getcurrent()
+        thread.wait("warp")
+        thread.fences += 1
+
     def shfl_xor_sync(self, mask, value, offset):
         thread = getcurrent()
         turn = thread.shuffles % 2  # two places: a lane may come to its next shuffle before others read
@@ -135,7 +156,7 @@ def make_target(plan):
         return widen(p.array[i])
 
     def store(p, i, value):
-        p.check(i)
+        p.check(i, writes=True)
         p.array[i] = narrow(value)
 
     def fetch(p, i, held, slot):
@@ -144,7 +165,7 @@ def make_target(plan):
             held[slot + q * pitch] = widen(p.array[i + q])
 
     def put(p, i, held, slot):
-        p.check(i, width, vector=vector)
+        p.check(i, width, vector=vector, writes=True)
         for q in range(width):
             p.array[i + q] = narrow(held[slot + q * pitch])
 
@@ -195,9 +216,18 @@ def _to_bfloat16(value):
 
 def run(kernel, grid, block, args, dynamic=0, *, reverse=False):
     """Launch ``kernel`` on a grid of blocks; ``reverse`` runs blocks and warps in the opposite order."""
+    _watch_shared(args)
     blocks = range(grid)
     for index in reversed(blocks) if reverse else blocks:
         _run_block(kernel, index, block, args, dynamic, reverse)
+
+
+def _watch_shared(args):
+    """Note who reads what, where two arguments are the same memory."""
+    pointers, readers = [arg for arg in args if isinstance(arg, Pointer)], {}
+    for p in pointers:
+        if any(p is not other and np.may_share_memory(p.array, other.array) for other in pointers):
+            p.readers = readers
 
 
 def _run_block(kernel, index, shape, args, dynamic, reverse):
@@ -222,7 +252,7 @@ def _make_thread(kernel, place, shape, args, block):
     thread = _Thread(body)
     thread.index = SimpleNamespace(x=place % shape[0], y=place // shape[0])
     thread.place, thread.block, thread.waiting = place, block, None
-    thread.waits = thread.arrays = thread.shuffles = 0
+    thread.waits = thread.arrays = thread.shuffles = thread.fences = 0
     thread.offered = [None, None]
     return thread
 

@@ -1,8 +1,10 @@
 """The backend from its file to the driver: NumPy arrays there and back, and its place in the registry."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,35 +77,80 @@ def test_unavailable_is_a_reason(monkeypatch):
 
 
 def test_reason_names_the_missing_package(monkeypatch):
-    monkeypatch.setattr(availability, "_installed", lambda package: package != "numba-cuda")
+    monkeypatch.setattr(availability, "_installed", lambda package: None)
     assert "numba-cuda is not installed: pip install 'fastsoftmax[cuda]'" in availability.reason_unavailable()
 
 
-def test_reason_names_the_missing_driver(monkeypatch):
-    def no_library(name):
-        raise OSError
+def test_reason_names_a_package_that_is_too_old(monkeypatch):
+    """cuda-core before 0.6 has no Kernel.handle."""
+    monkeypatch.setattr(availability, "_installed", {"numba-cuda": "0.30.4", "cuda-core": "0.5.1"}.get)
+    assert availability.reason_unavailable().startswith("cuda-core 0.5.1 is older than 0.6: pip install")
 
-    monkeypatch.setattr(availability, "_installed", lambda package: True)
-    monkeypatch.setattr(availability.ctypes, "CDLL", no_library)
-    assert "no NVIDIA driver" in availability.reason_unavailable()
+
+def test_the_extras_ask_for_no_older_packages():
+    extras = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    for package, needed in availability.NEEDED.items():
+        asked = re.findall(rf'"{package}(?:\[cu1\d\])?>=([\d.]+)"', extras)
+        assert len(asked) == 2
+        assert all(tuple(map(int, version.split("."))) >= needed for version in asked)
+
+
+class Library:
+    """The driver's libraries; to initialise CUDA would deny it to forked children."""
+
+    def __init__(self, *capabilities, error=0):
+        self.capabilities, self.error = capabilities, error
+
+    def cuInit(self, flags):
+        pytest.fail("CUDA was initialised")
+
+    def nvmlInit_v2(self):
+        return self.error
+
+    def nvmlShutdown(self):
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count):
+        count._obj.value = len(self.capabilities)
+
+    def nvmlDeviceGetHandleByIndex_v2(self, i, device):
+        device._obj.value = i + 1
+
+    def nvmlDeviceGetCudaComputeCapability(self, device, major, minor):
+        major._obj.value, minor._obj.value = self.capabilities[device.value - 1]
 
 
 @pytest.mark.parametrize(
-    ("error", "count", "words"), [(100, 0, "error 100"), (0, 0, "no device"), (0, 1, None)]
+    ("cuda", "nvml", "words"),
+    [
+        (None, Library((9, 0)), "no NVIDIA driver on this machine"),
+        (Library(), Library(error=9), "NVML error 9"),
+        (Library(), Library(), "no device"),
+        (Library(), Library((7, 5)), "compute capability 8.0 is needed, the device has 7.5"),
+        (Library(), Library((7, 5), (8, 6)), None),
+        (Library(), None, None),
+    ],
 )
-def test_reason_of_the_driver(error, count, words, monkeypatch):
-    class Library:
-        def cuInit(self, flags):
-            return error
+def test_reason_of_the_driver(cuda, nvml, words, monkeypatch):
+    def load(name):
+        library = nvml if "ml" in name else cuda
+        if library is None:
+            raise OSError
+        return library
 
-        def cuDeviceGetCount(self, pointer):
-            pointer._obj.value = count
-            return 0
-
-    monkeypatch.setattr(availability, "_installed", lambda package: True)
-    monkeypatch.setattr(availability.ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(availability, "_installed", lambda package: "99.0")
+    monkeypatch.setattr(availability.ctypes, "CDLL", load)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     reason = availability.reason_unavailable()
     assert reason is None if words is None else words in reason
+
+
+@pytest.mark.parametrize("devices", ["", "-1"])
+def test_reason_of_hidden_devices(devices, monkeypatch):
+    monkeypatch.setattr(availability, "_installed", lambda package: "99.0")
+    monkeypatch.setattr(availability.ctypes, "CDLL", lambda name: Library((9, 0)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    assert availability.reason_unavailable() == "CUDA_VISIBLE_DEVICES hides every device"
 
 
 def test_status_imports_no_cuda_package():

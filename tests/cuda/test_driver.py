@@ -1,7 +1,9 @@
 """The driver's own part, on a pretended cuda.core: what is asked of it, how often, and what errors say."""
 
+import gc
 import sys
 import threading
+import weakref
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
@@ -17,7 +19,7 @@ class Cuda:
     """Devices, streams and calls: ``calls`` records them in order, ``status`` is what they return."""
 
     def __init__(self):
-        self.calls, self.loaded, self.launched = [], [], []
+        self.calls, self.loaded, self.launched, self.streams = [], [], [], []
         self.device_id, self.context = 0, 0
         self.status = SimpleNamespace(name="CUDA_SUCCESS")
         self.success = self.status
@@ -53,13 +55,19 @@ class Cuda:
 
     def core(self):
         module = ModuleType("cuda.core")
-        module.Device = lambda: SimpleNamespace(
-            device_id=self.device_id, compute_capability=(9, 0), set_current=self.set_current
+        module.Device = lambda device_id=None: SimpleNamespace(
+            device_id=self.device_id if device_id is None else device_id,
+            compute_capability=(9, 0),
+            set_current=self.set_current,
         )
         module.LaunchConfig = lambda **config: config
-        module.Stream = SimpleNamespace(from_handle=lambda handle: f"stream {handle}")
+        module.Stream = SimpleNamespace(from_handle=self.stream)
         module.launch = lambda *args: self.launched.append(args)
         return module
+
+    def stream(self, handle):
+        self.streams.append((self.device_id, handle))
+        return _Stream(handle)
 
     def set_current(self):
         self.calls.append(("set_current",))
@@ -68,6 +76,13 @@ class Cuda:
     def load(self, spec, capability):
         self.loaded.append((self.device_id, spec, capability))
         return SimpleNamespace(handle=f"{spec} on {self.device_id}")
+
+
+class _Stream(str):
+    """A stream, equal to its name."""
+
+    def __new__(cls, handle):
+        return super().__new__(cls, f"stream {handle}")
 
 
 @pytest.fixture
@@ -123,12 +138,53 @@ def test_a_kernel_is_loaded_once_a_device(driver, cuda):
     assert [kernel.handle for _, _, kernel in cuda.launched] == ["softmax on 0"] * 3 + ["softmax on 1"]
 
 
+def test_a_stream_is_made_once_a_device(driver, cuda):
+    """Making one takes 11 to 20 us, several times the launch."""
+    for handle in (77, 0, 77, 0):
+        driver.launch(step("softmax"), (), handle)
+    cuda.device_id = 1
+    driver.launch(step("softmax"), (), 77)
+    assert cuda.streams == [(0, 77), (0, LEGACY), (1, 77)]
+
+
+def test_shapes_are_forgotten_and_kernels_are_not(driver, cuda):
+    """A program whose row lengths never repeat has a bounded number of launches in memory."""
+    first = step("softmax")
+    forgotten = weakref.ref(first)
+    driver.launch(first, (), 0)
+    del first
+    for _ in range(5000):
+        driver.launch(step("softmax"), (), 0)
+    gc.collect()
+    assert forgotten() is None
+    assert cuda.loaded == [(0, "softmax", (9, 0))]
+
+
 def test_shared_memory_beyond_the_default_is_asked_for(driver, cuda):
     driver.launch(step("softmax"), (), 0)
     driver.launch(step("vjp", shared=65536), (), 0)
     asked = [call for call in cuda.calls if call[0] == "cuKernelSetAttribute"]
     assert asked == [("cuKernelSetAttribute", "dynamic", 65536, "vjp on 0", 0)]
     assert cuda.launched[-1][1]["shmem_size"] == 65536
+
+
+def test_what_is_kept_is_let_go_when_the_stream_is_done(driver, monkeypatch):
+    events = []
+
+    def record(stream):
+        events.append(SimpleNamespace(is_done=False))
+        return events[-1]
+
+    monkeypatch.setattr(_Stream, "record", record, raising=False)
+    kept = [step(name) for name in "abc"]
+    alive = [weakref.ref(k) for k in kept]
+    driver.keep([kept.pop(0)], 5)
+    driver.keep([kept.pop(0)], 5)
+    assert all(ref() for ref in alive)
+    events[0].is_done = True
+    driver.keep(kept, 5)
+    gc.collect()
+    assert [ref() is None for ref in alive] == [True, False, False]
 
 
 def test_memory_of_arrays(driver, cuda):

@@ -33,7 +33,7 @@ class CuPyArray(np.ndarray):
 
     @property
     def device(self):
-        return nullcontext()
+        return SimpleNamespace(id=0)
 
 
 CuPyArray.__module__ = "cupy"
@@ -50,12 +50,19 @@ def cupy(installed, monkeypatch):
     vars(module).update({name: ours(getattr(np, name)) for name in ("array", "empty", "full", "where")})
     vars(module).update({name: ours(getattr(np, name)) for name in ("asarray", "ascontiguousarray")})
     module.from_dlpack = lambda a: ours(np.array)(a.values)
-    module.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=STREAM))
+    module.cuda = SimpleNamespace(
+        get_current_stream=lambda: SimpleNamespace(ptr=STREAM), Device=lambda place: nullcontext()
+    )
     monkeypatch.setattr(CuPyArray, "driver", installed)
     monkeypatch.setitem(sys.modules, "cupy", module)
-    interop._kind.cache_clear()
+    _forget_kinds()
     yield module
+    _forget_kinds()
+
+
+def _forget_kinds():
     interop._kind.cache_clear()
+    interop._kind_of_class.cache_clear()
 
 
 @pytest.fixture
@@ -149,14 +156,15 @@ def test_viewed_through_torch_where_there_is_no_cupy(monkeypatch):
     """torch would read the older protocol into host memory, were it not told the device."""
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "torch", _torch_with(asarray=lambda a, device: (a.values, device)))
-    interop._kind.cache_clear()
+    _forget_kinds()
     try:
-        assert interop.kind_of(Foreign("values")).own(Foreign("values")) == ("values", "cuda")
+        assert interop.kind_of(Foreign("values")).own(Foreign("values"), "x") == ("values", "cuda")
     finally:
-        interop._kind.cache_clear()
+        _forget_kinds()
 
 
 def test_nothing_to_view_through(monkeypatch):
+    _forget_kinds()
     for name in ("cupy", "torch"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(TypeError, match=r"Foreign on a CUDA device needs CuPy or torch.*pip install cupy"):
@@ -165,10 +173,52 @@ def test_nothing_to_view_through(monkeypatch):
 
 def test_torch_runs_where_the_tensor_lies(monkeypatch):
     cuda = SimpleNamespace(
-        device=lambda device: f"context of {device}",
-        current_stream=lambda device: SimpleNamespace(cuda_stream=f"stream of {device}"),
+        device=lambda place: f"context of {place}",
+        current_stream=lambda: SimpleNamespace(cuda_stream="the current stream"),
     )
     monkeypatch.setitem(sys.modules, "torch", _torch_with(cuda=cuda))
-    kind, tensor = interop._Torch(), SimpleNamespace(device="cuda:1")
-    assert kind.device(tensor) == "context of cuda:1"
-    assert kind.stream(tensor) == "stream of cuda:1"
+    kind, tensor = interop._Torch(), SimpleNamespace(get_device=lambda: 1)
+    assert kind.device(kind.place(tensor)) == "context of 1"
+    assert kind.stream() == "the current stream"
+
+
+def test_subclasses_are_of_their_library(cupy):
+    class Mine(CuPyArray):
+        pass
+
+    assert interop.kind_of(np.zeros(2).view(Mine)) is interop.kind_of(cupy.array([0.0]))
+
+
+def test_views_are_kept_until_the_kernel_is_done(ops, cupy, installed):
+    """A view is all that keeps the memory of a temporary, which its library may give to another array."""
+    x, labels = inputs.rng().normal(size=(3, 4)), np.array([0, 1, 2])
+    ops.softmax(cupy.array(x))
+    assert not installed.kept  # of CuPy's own arrays the memory is handed on in the stream's order
+    ops.cross_entropy(ForeignWithDLPack(x), ForeignWithDLPack(labels))
+    ((views, stream),) = installed.kept
+    assert stream == STREAM
+    assert [a.shape for a in views] == [(3, 4), (3,)]
+
+
+def test_masked_entries_are_filled_before_the_result_is_handed_over(ops, cupy):
+    x, where = inputs.rng().normal(size=(3, 4)), inputs.rng(1).random((3, 4)) < 0.5
+    y = ops.softmax(CopiedWhenTaken(x), where=CopiedWhenTaken(where))
+    np.testing.assert_allclose(y.values, fs.softmax(x, where=where), rtol=1e-12)
+
+
+class CopiedWhenTaken(ForeignWithDLPack):
+    """One whose library looks at an array when it takes it, and no later, as JAX's may."""
+
+    def __array_namespace__(self):
+        return SimpleNamespace(from_dlpack=lambda a: ForeignWithDLPack(np.array(a)))
+
+
+def test_arrays_of_numba_are_given_back(ops, cupy, monkeypatch):
+    numba = ModuleType("numba.cuda")
+    numba.as_cuda_array = lambda a, sync: ("numba's", np.asarray(a), sync)
+    monkeypatch.setitem(sys.modules, "numba.cuda", numba)
+    monkeypatch.setattr(Foreign, "__module__", "numba.cuda.cudadrv.devicearray")
+    x = inputs.rng().normal(size=(3, 4))
+    whose, y, sync = ops.softmax(Foreign(x))
+    assert (whose, sync) == ("numba's", False)
+    np.testing.assert_allclose(y, fs.softmax(x), rtol=1e-12)

@@ -4,6 +4,7 @@ Outputs and memory are poisoned with NaN before each run, so that an entry nobod
 """
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,11 +189,34 @@ def test_sums_whose_roundings_have_one_sign(tile, split, storage, value, monkeyp
         exact.assert_within(exact.from_stored(out, storage), *desired)
 
 
+@pytest.mark.parametrize(("storage", "n"), [("float32", 5000), ("float32", 8192), ("float64", 3000)])
+def test_long_columns(storage, n, driver):
+    """By the real rule, 256 threads a column: their sums, added one after the other, came to 8.9 ULP."""
+    x = exact.to_stored(inputs.rng(5).normal(size=(1, n, 2)), storage)
+    actual = run_rows(driver, "softmax", storage, {"x": x}, x.shape)
+    exact.assert_within(actual, *exact.forward("softmax", exact.from_stored(x, storage), storage))
+    check_cross_entropy(driver, x, storage, False, 0.0, True)
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
 def test_jacobian(n, storage, driver):
-    y = forward_of("softmax", logits((5, n, 1), storage), storage)
-    out = poisoned((5, n, n), storage)
+    check_jacobian(driver, n, storage)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    ("regime", "n"), [("8 lanes", 33), ("warp", 31), ("block", 66), ("shared", 66), ("split", 65)]
+)
+def test_jacobian_in_every_regime(regime, n, storage, use_regime, driver):
+    """Rows with a dominant entry among them, whose diagonal is a sum over the others."""
+    use_regime(regime)
+    check_jacobian(driver, n, storage)
+
+
+def check_jacobian(driver, n, storage):
+    y = forward_of("softmax", logits((2 if n > 20 else 5, n, 1), storage), storage)
+    out = poisoned((*y.shape[:2], n), storage)
     run_on_host(driver, partial(jacobian_recipe, storage, y.shape), {"y": y}, {"out": out})
     actual = exact.from_stored(out, storage)
     exact.assert_within(actual, *exact.jacobian(exact.from_stored(y, storage), storage))
@@ -314,6 +338,14 @@ def test_reductions_over_rows(mean, weighted, use_regime, driver):
     divisor = (weight[known[known >= 0]].sum() if weighted else 19) if mean else 1
     np.testing.assert_allclose(float(total[0]), float(loss.sum() / divisor), rtol=1e-6)
     exact.assert_within(out.astype(np.longdouble), dx / divisor, allowed / divisor * 1.3)
+
+
+def test_the_bounds_are_those_of_the_docs():
+    text = " ".join((Path(__file__).parents[2] / "docs" / "numerics.md").read_text("utf-8").split())
+    wide, narrow = exact.ULPS["float32"], exact.ULPS["bfloat16"]
+    assert f"{wide} ULP for softmax, log_softmax, loss and gradient ({narrow} in 16-bit storage" in text
+    bounds = f"{exact.JACOBIAN_ULPS} ULP for the Jacobian, {exact.PRODUCT_EPS} eps for products"
+    assert f"2 eps for logsumexp, {bounds}" in text
 
 
 def test_a_label_out_of_range_makes_its_row_nan(use_regime, driver):

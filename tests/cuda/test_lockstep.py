@@ -53,6 +53,26 @@ def test_missing_barrier():
         launch(lambda t: sum_of_all(t, barrier=False), memory(THREADS), memory(THREADS))
 
 
+@pytest.mark.parametrize("barrier", ["syncwarp", "syncthreads"])
+def test_an_input_that_is_the_output(barrier):
+    """A warp's lanes read what lane 0 writes: after a shuffle alone that is undefined."""
+
+    def make(t, barrier):
+        def kernel(x, out):
+            value = x[t.cuda.threadIdx.x // 32]
+            barrier()
+            if t.cuda.threadIdx.x % 32 == 0:
+                out[t.cuda.threadIdx.x // 32] = value + np.float32(1)
+
+        return kernel
+
+    x = memory(THREADS)
+    launch(lambda t: make(t, getattr(t.cuda, barrier)), x, x)
+    np.testing.assert_array_equal(x[:3], [1, 1, 0])
+    with pytest.raises(lockstep.Fault, match="an input is written without a barrier"):
+        launch(lambda t: make(t, lambda: t.cuda.shfl_xor_sync(0xFFFFFFFF, 0, 1)), x, x)
+
+
 def test_uninitialised_shared_memory():
     with pytest.raises(lockstep.Fault, match="shared element 0 read before it was written"):
         launch(lambda t: sum_of_all(t, write=False), memory(THREADS), memory(THREADS))

@@ -22,7 +22,7 @@ class DeviceArray:
     is_cuda = True
 
     def __init__(self, library, values):
-        self.library, self.values = library, values
+        self.library, self.values, self.device = library, values, library.current
         library.driver.memory[values.ctypes.data] = values.reshape(-1).view(np.uint8)
 
     shape = property(lambda self: self.values.shape)
@@ -32,10 +32,12 @@ class DeviceArray:
 
 
 class Library:
-    """The kind of `DeviceArray`."""
+    """The kind of `DeviceArray`; what it allocates lies on the current device."""
+
+    views = False
 
     def __init__(self, driver):
-        self.driver = driver
+        self.driver, self.current = driver, 0
 
     def array(self, values):
         return self._new(np.shape(values), np.asarray(values))
@@ -47,7 +49,7 @@ class Library:
         fresh[...] = values
         return DeviceArray(self, fresh)
 
-    def own(self, a):
+    def own(self, a, name):
         return a
 
     def back(self, a, like):
@@ -65,19 +67,24 @@ class Library:
     def nbytes(self, a):
         return a.values.nbytes
 
-    @contextmanager
-    def device(self, a):
-        yield
+    def place(self, a):
+        return a.device
 
-    def stream(self, a):
+    @contextmanager
+    def device(self, place):
+        before, self.current = self.current, place
+        yield
+        self.current = before
+
+    def stream(self):
         return STREAM
 
-    def empty(self, a, shape, dtype):
+    def empty(self, shape, dtype):
         return self.array(
             np.full(shape, 255, np.uint8) if dtype == "uint8" else np.full(shape, np.nan, dtype)
         )
 
-    def full(self, a, shape, dtype, value):
+    def full(self, shape, dtype, value):
         return self.array(np.full(shape, value, dtype))
 
     def cast(self, a, dtype):
@@ -147,6 +154,20 @@ def test_cross_entropy_options(reduction, options, ops, library):
         np.testing.assert_allclose(a.values, b, rtol=1e-12, atol=1e-15)
 
 
+def test_a_mean_over_every_row_sums_no_weights(ops, library, installed):
+    """Their number is known: a launch less, where no row is ignored or weighted."""
+    x, labels = library.array(np.zeros((4, 3))), library.array(np.array([0, 1, 2, 2]))
+    weight = library.array(np.ones(3))
+    for options, names in (
+        ({}, ["whole", "total_loss"]),
+        ({"ignore_index": 2}, ["total_weight", "whole", "total_loss"]),
+        ({"weight": weight}, ["total_weight", "whole", "total_loss"]),
+    ):
+        installed.launches.clear()
+        ops.cross_entropy_with_grad(x, labels, **options)
+        assert [step.spec.name for step, _ in installed.launches] == names
+
+
 def test_where(ops, library):
     x, where = inputs.rng(2).normal(size=(4, 5)), inputs.rng(3).random((4, 5)) < 0.5
     for op in ("softmax", "log_softmax", "logsumexp"):
@@ -211,6 +232,49 @@ def test_runs_on_the_callers_stream_without_waiting(ops, library, installed):
     ops.softmax(library.array(np.zeros((3, 4))))
     assert {stream for _, stream in installed.launches} == {STREAM}
     assert installed.synchronized == 0
+
+
+@pytest.mark.parametrize("op", oracle.OPS)
+def test_everything_lies_on_the_device_of_the_arrays(op, ops, library, monkeypatch):
+    """Results, workspace and copies, though another device is the current one."""
+    x = inputs.rng(0).normal(size=(3, 4, 2))
+    with library.device(1):
+        args = [library.array(a) for a in oracle.arguments(op, x, 0)]
+    places, array = [], library.array
+    monkeypatch.setattr(library, "array", lambda values: places.append(library.current) or array(values))
+    result = getattr(ops, op)(*args, 0)
+    assert {a.device for a in (result if isinstance(result, tuple) else (result,))} == {1}
+    assert set(places) == {1}
+    assert library.current == 0
+
+
+ELSEWHERE = {
+    "g": lambda ops, x, other: ops.softmax_vjp(x, other),
+    "labels": lambda ops, x, other: ops.cross_entropy(x, other),
+    "weight": lambda ops, x, other: ops.cross_entropy(x, x.library.array(np.zeros(2, int)), weight=other),
+    "where": lambda ops, x, other: ops.softmax(x, where=other),
+    "out": lambda ops, x, other: ops.softmax(x, out=other),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_arrays_on_two_devices(name, ops, library, installed):
+    dtype = {"labels": int, "where": bool}.get(name, float)
+    x = library.array(np.zeros((2, 2)))
+    with library.device(1):
+        other = library.array(np.zeros((2, 2), dtype))
+    with pytest.raises(ValueError, match=f"^{name} is on device 1; the other arrays are on device 0$"):
+        ELSEWHERE[name](ops, x, other)
+    assert not installed.launches
+
+
+def test_arrays_of_two_libraries(ops, library, monkeypatch):
+    calls = import_module("fastsoftmax._cuda.calls")
+    x, other = (library.array(np.zeros((2, 2))) for _ in range(2))
+    monkeypatch.setattr(calls, "kind_of", lambda a: None if a is other else library)
+    for call in (lambda: ops.softmax_vjp(x, other), lambda: ops.softmax(x, out=other)):
+        with pytest.raises(TypeError, match="must be a DeviceArray on a CUDA device; got DeviceArray"):
+            call()
 
 
 def test_host_arrays_beside_device_arrays(ops, library):

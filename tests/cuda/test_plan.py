@@ -58,6 +58,35 @@ def test_regimes_of_float32(n, regime):
     assert plan(1, "float32", n).regime == regime
 
 
+@pytest.mark.parametrize(
+    ("arrays", "storage", "n", "threads", "slots"),
+    [
+        (1, "float32", 16_384, 1024, 16),  # 512 threads of 32 slots would spill
+        (1, "bfloat16", 8192, 256, 32),
+        (1, "bfloat16", 16_384, 512, 32),  # two blocks an SM
+        (1, "bfloat16", 32_768, 1024, 32),
+        (2, "float32", 8192, 512, 16),
+        (2, "float32", 12_288, 1024, 12),
+        (2, "bfloat16", 8192, 512, 16),
+        (2, "bfloat16", 16_384, 1024, 16),
+        (2, "float32", 12_289, 1024, None),  # entry by entry 16 slots would spill
+    ],
+)
+def test_long_rows_in_registers(arrays, storage, n, threads, slots):
+    p = plan(arrays, storage, n)
+    assert p.threads == threads
+    assert p.shared == (slots is None)
+    assert p.slots == (slots or p.slots)
+
+
+def test_a_crowded_op_holds_half():
+    p = plan(1, "bfloat16", 16_384, crowded=True)
+    assert (p.threads, p.slots) == (1024, 16)
+    assert [plan(1, "float32", n, crowded=True).slots for n in (28_672, 32_768, 32_772)] == [28, 36, 36]
+    assert plan(1, "float32", 8193, crowded=True).shared
+    assert not plan(1, "float32", 8192, crowded=True).shared
+
+
 def test_regimes_of_columns():
     assert plan(1, "float32", 100, 64).regime == "columns"
     assert plan(1, "float32", 10**5, 64).regime == "split"

@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 class _OnHost(interop._Torch):
     """Tensors whose memory the driver is shown when their address is taken."""
 
+    target = "cpu"
+
     def __init__(self, driver):
         super().__init__()
         self._driver = driver
@@ -26,10 +28,10 @@ class _OnHost(interop._Torch):
             self._driver.memory[a.data_ptr()] = a.view(torch.uint8).numpy().reshape(-1)
         return super().address(a)
 
-    def device(self, a):
+    def device(self, place):
         return nullcontext()
 
-    def stream(self, a):
+    def stream(self):
         return 7
 
 
@@ -113,3 +115,29 @@ def test_integers_and_mixed_dtypes(ops):
 def test_an_unknown_dtype(ops):
     with pytest.raises(TypeError, match="x has dtype complex64"):
         ops.softmax(torch.zeros(3, dtype=torch.complex64))
+
+
+class Mine(torch.Tensor):
+    """A user's own class of tensors."""
+
+
+def test_out_of_a_subclass(ops):
+    x = tensor((2, 3), torch.float32)
+    for out in (torch.nn.Parameter(torch.empty(2, 3)), torch.empty(2, 3).as_subclass(Mine)):
+        assert ops.softmax(x, out=out) is out
+        torch.testing.assert_close(out.detach().as_subclass(torch.Tensor), torch.softmax(x, -1))
+        assert type(interop.kind_of(out)) is interop._Torch
+
+
+def test_gradients_are_not_dropped_in_silence(ops):
+    x = tensor((2, 3), torch.float32)
+    w = torch.ones(3, requires_grad=True)
+    for call in (
+        lambda: ops.softmax(x.clone().requires_grad_()),
+        lambda: ops.softmax_vjp(x, x.clone().requires_grad_()),
+        lambda: ops.cross_entropy(x, torch.tensor([0, 1]), weight=w),
+    ):
+        with pytest.raises(TypeError, match=r"torch does not see into fastsoftmax: pass \w+\.detach\(\)"):
+            call()
+    with torch.no_grad():
+        ops.softmax(x.clone().requires_grad_())

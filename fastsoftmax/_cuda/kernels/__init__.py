@@ -26,6 +26,15 @@ class Spec:
         return getattr(module, self.name)(make_target(self.plan), self.plan, **dict(self.options))
 
     @property
+    def resident(self):
+        """Blocks that an SM has to hold: one of two computes while the other's accesses are under way.
+
+        Half of an SM's registers are enough for long rows, but not for a loss, float64 or columns.
+        """
+        enough = self.module != "cross_entropy" and self.plan.arithmetic == "float32" and not self.plan.tile
+        return 2 if self.plan.split and enough else 1
+
+    @property
     def signature(self):
         """One letter an argument; see `fastsoftmax._cuda.target`."""
         return SIGNATURES[self.module, self.name]
@@ -43,7 +52,7 @@ SIGNATURES = {
     ("log_products", "whole"): "xxxiii",
     ("log_products", "partial"): "xxfiii",
     ("log_products", "combined"): "xxfxiii",
-    ("jacobian", "flat"): "xxii",
+    ("jacobian", "line"): "xxiii",
     ("cross_entropy", "whole"): "xlfsisdfxiii",
     ("cross_entropy", "partial"): "xlfsfiii",
     ("cross_entropy", "combined"): "xflfsisdfxiii",

@@ -41,6 +41,7 @@ def whole(t, plan, smooth, weighted, gradient, mean):
         row, base, start, end = locate(m, n, inner)
         label = labels[row] if start < end else ignored
         at_label = logit(x, label, base, start, end, inner)
+        cuda.syncwarp()  # out may be x, and a shuffle orders no accesses: no lane writes before all have read
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
         anchor = row_max if abs(row_max) < infinity else zero
@@ -152,7 +153,6 @@ def _make_logit(t):
 
     @t.device
     def logit(x, label, base, start, end, inner):
-        # Read before anything is written: out may be x.
         return load(x, base + label * inner) if label >= start and label < end else zero
 
     return logit

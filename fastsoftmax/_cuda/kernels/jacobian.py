@@ -1,72 +1,67 @@
-"""The batched Jacobian of softmax as one stream of stores: ``J_ij = y_i * ((i == j) - y_j)``."""
+"""The batched Jacobian of softmax, line by line: ``J_ij = y_i * ((i == j) - y_j)``.
 
-import numpy as np
+A line is to the plan what a row is to other kernels: its team reads the row of ``y``, which the lines of one
+block of the result share in the cache.
+"""
 
-THREADS = 256
+from fastsoftmax._cuda.arithmetic import make_sums
+from fastsoftmax._cuda.held import make_held
+from fastsoftmax._cuda.teams import make_team
+
+REDUCTIONS = 2
 
 
-def flat(t, plan):
-    """Consecutive entries of the output, an access's worth a thread.
+def line(t, plan):
+    """Each line, or segment of one: there are ``m``, of ``n`` entries."""
+    team = make_team(t, plan, REDUCTIONS)
+    of_row = make_held(t, plan, team, 0)
+    cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
+    vectors, width, pitch, at, threads = of_row.vectors, of_row.width, of_row.pitch, of_row.at, plan.threads
+    locate, lane, read, write, load, store = (
+        team.locate,
+        team.lane,
+        of_row.read,
+        of_row.write,
+        t.load,
+        t.store,
+    )
+    zero, half, one, others = number(0), number(0.5), number(1), _make_others(t, plan, team)
 
-    Rows lie side by side in ``y``, and ``plan.width`` is the most that one access takes, whatever n is.
-    """
-    cuda, number, width, threads, load, put = t.cuda, t.number, plan.width, THREADS, t.load, t.put
-    entry = _make_entry(t)
-
-    def jacobian_flat(y, out, m, n):
-        held = cuda.local.array(width, number)
-        first = (np.int64(cuda.blockIdx.x) * threads + cuda.threadIdx.x) * width
-        end = m * n * n
-        if first < end:
-            line = first // n
-            j = first - line * n
-            base = line // n * n
-            i = line - base
-            y_i = load(y, line)
+    def jacobian_line(y, out, m, n, inner):
+        scratch = cuda.shared.array(scratch_size, number)
+        held = cuda.shared.array(0, number) if shared else cuda.local.array(size, number)
+        i, base, start, end = locate(m, n, inner)
+        first = i // n * n
+        y_i = load(y, i) if start < end else zero
+        read(y, first, start, end, inner, held, 0)
+        rest = others(y, first, i - first, n, y_i > half, scratch)
+        for v in range(vectors):
             for q in range(width):
-                held[q] = entry(y, base, i, j, y_i, n)
-                j += 1
-                if j == n and first + q + 1 < end:
-                    j, line = 0, line + 1
-                    base = line // n * n
-                    i = line - base
-                    y_i = load(y, line)
-            if first + width <= end:
-                put(out, first, held, 0)
-            else:
-                store_tail(out, first, end, held)
+                slot = at(v) + q * pitch
+                held[slot] = -(y_i * held[slot])
+        write(out, base, start, end, inner, held)
+        # The thread that wrote the diagonal's entry writes it again: a test in the loop took registers.
+        i -= first
+        if i >= start and i < end and (i - start) // width % threads == lane():
+            store(out, base + i, y_i * (rest if y_i > half else one - y_i))
 
-    store = t.store
-
-    @t.device
-    def store_tail(out, first, end, held):
-        for q in range(width):
-            if first + q < end:
-                store(out, first + q, held[q])
-
-    return jacobian_flat
+    return jacobian_line
 
 
-def _make_entry(t):
-    number, load = t.number, t.load
-    zero, half, one = number(0), number(0.5), number(1)
+def _make_others(t, plan, team):
+    load, zero, lane, threads, team_total = t.load, t.number(0), team.lane, plan.threads, team.total
+    sums = make_sums(t, plan)
+    plus, rounded = sums.plus, sums.rounded
 
     @t.device
-    def entry(y, base, i, j, y_i, n):
-        if i == j:
-            return y_i * (others(y, base, i, n) if y_i > half else one - y_i)
-        return -(y_i * load(y, base + j)) if j < n else zero
+    def others(y, first, i, n, wanted, scratch):
+        # 1 - y_i of a dominant entry, without its cancellation.
+        high, low = zero, zero
+        if wanted:
+            for j in range(lane(), n, threads):
+                if j != i:
+                    high, low = plus(high, low, load(y, first + j))
+        high, low = team_total(high, low, scratch, 0)
+        return rounded(high, low)
 
-    @t.device
-    def others(y, base, i, n):
-        # 1 - y_i of a dominant entry as the sum of the others, compensated (Neumaier): one thread
-        # forms it, at one entry of the row's n^2.
-        total, lost = zero, zero
-        for j in range(n):
-            v = load(y, base + j) if j != i else zero
-            s = total + v
-            lost += (total - s) + v if total > v else (v - s) + total
-            total = s
-        return total + lost
-
-    return entry
+    return others

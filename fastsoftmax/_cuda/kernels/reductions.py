@@ -28,12 +28,12 @@ def total_weight(t, plan, weighted):
     return total_weight_kernel
 
 
-def total_loss(t, plan, mean):
-    """The sum of ``loss``, or its mean."""
+def total_loss(t, plan, divisor):
+    """The sum of ``loss``, by one, by the number of ``rows`` or by the total ``weight``."""
     cuda, threads, team = t.cuda, plan.threads, make_team(t, plan, 2)
     scratch_size, team_total, double, store, number = team.scratch, team.total, np.float64, t.store, t.number
     sums = make_sums(t, plan)
-    plus, rounded = sums.plus, sums.rounded
+    plus, rounded, by_weight, by_rows = sums.plus, sums.rounded, divisor == "weight", divisor == "rows"
 
     def total_loss_kernel(loss, scale, out, m):
         scratch = cuda.shared.array(scratch_size, double)
@@ -43,6 +43,10 @@ def total_loss(t, plan, mean):
         high, low = team_total(high, low, scratch, 0)
         total = rounded(high, low)
         if cuda.threadIdx.x == 0:
-            store(out, 0, number(total / scale[0]) if mean else number(total))
+            if by_weight:
+                total /= scale[0]
+            if by_rows:
+                total /= double(m)
+            store(out, 0, number(total))
 
     return total_loss_kernel
