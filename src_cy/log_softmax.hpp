@@ -46,10 +46,7 @@ template <> struct Op<LOGSUMEXP> {
         const Pair<V> all = product(sum.of_all_lanes().pair(), ratio(per_biased(s)));
         const Pair<V> rest = plus(all, Pair<V>{splat<V>(-1), splat<V>(0)});
         const Pair<V> more = two_sum(splat<V>(1), rest.hi);
-        const Ratio<V> inverse = {reciprocal(more.hi), splat<V>(0)};
-        V log;
-        log1p<1>(&rest, &more, &inverse, &log);
-        *r.result = most[0] + log[0];
+        *r.result = most[0] + log1p(rest, more, reciprocal(more.hi))[0];
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {

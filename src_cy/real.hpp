@@ -273,4 +273,11 @@ template <int count, class V> INLINE void log1p(const Pair<V> *s, const Pair<V> 
     for (int i = 0; i < count; i++) log[i] = fma(k[i], splat<V>(C::log2_high), f[i]);
     for (int i = 0; i < count; i++) log[i] = select(less(s[i].hi, splat<V>(C::max_real)), log[i], s[i].hi); /* inf and NaN */
 }
+
+template <class V> INLINE V log1p(Pair<V> s, Pair<V> more, V share) {
+    const Ratio<V> of = {share, splat<V>(0)};
+    V log;
+    log1p<1>(&s, &more, &of, &log);
+    return log;
+}
 } // namespace

@@ -116,8 +116,8 @@ MISTAKES = {
     "a coefficient": ("real.hpp", r"1\.6666\d+e-1f", "1.66667e-1f"),
     "ln(2)": ("real.hpp", r"ln2_low = 1\.4286\d+e-6f", "ln2_low = 1.4287e-6f"),
     "no second part of ln(2)": ("real.hpp", r"x\[i\] \* C::ln2_low", "0 * x[i]"),
-    "no second part of the maximum's": ("real.hpp", r"low = k \* C::ln2_low", "low = 0 * k"),
-    "no second part of log1p's argument": ("real.hpp", r"\+ s\.lo\) \* inverse", ") * inverse"),
+    "no second part of the maximum's": ("real.hpp", r"k\[i\] \* C::ln2_low", "0 * k[i]"),
+    "no second part of log1p's argument": ("real.hpp", r"\+ s\[i\]\.lo\) \* share", ") * share"),
     "no second part of the inverse": ("real.hpp", r"q \* fma\(-q, a\.lo, residual\)", "0 * residual"),
 }
 
