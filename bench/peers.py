@@ -164,8 +164,9 @@ def _numpy():
     """The textbook formulas, each with the stable shift."""
 
     def softmax(x, axis, out):
-        e = np.exp(x - x.max(axis, keepdims=True))
-        return np.divide(e, e.sum(axis, keepdims=True), out=out)
+        wide = x.astype(np.float32) if x.itemsize == 2 else x  # a sum of 50257 bfloat16 is off by a third
+        e = np.exp(wide - wide.max(axis, keepdims=True))
+        return np.divide(e, e.sum(axis, keepdims=True), out=out).astype(x.dtype, copy=False)
 
     def softmax_where(x, axis, out, where):
         return softmax(np.where(where, x, -np.inf), axis, out)
