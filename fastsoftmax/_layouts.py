@@ -1,4 +1,4 @@
-"""The layouts of the Jacobian beyond one block a row: dense, sparse and operator."""
+"""The layouts of the Jacobian that are made of its blocks or products: dense, sparse and operator."""
 
 import math
 import mmap
@@ -10,14 +10,16 @@ import numpy as np
 from fastsoftmax._arrays import check_out, is_half
 from fastsoftmax._options import check_choice
 
-LAYOUTS = ("batched", "dense", "sparse", "operator")
+LAYOUTS = ("batched", "dense", "sparse", "operator", "diagonal")
 
 
 def check(layout, out):
     """Raise ``ValueError`` for an unknown layout, or ``out`` with one that takes none."""
     check_choice(layout, "layout", LAYOUTS)
     if out is not None and layout in ("sparse", "operator"):
-        raise ValueError(f"out cannot be used with layout={layout!r}, only with 'batched' and 'dense'")
+        raise ValueError(
+            f"out cannot be used with layout={layout!r}, only with 'batched', 'dense' and 'diagonal'"
+        )
 
 
 def dense(blocks, rows, y, out):

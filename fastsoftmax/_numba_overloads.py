@@ -317,13 +317,28 @@ def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, n
     return run
 
 
+_DIAGONAL = OPS.index("softmax_jacobian_diagonal")
+
+
+def _diagonal(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
+    a = np.ascontiguousarray(y)
+    _check_apart(a, out)
+    result = _writable(out, a.shape, a.dtype)
+    outer, n, inner, _ = _canonical(a.shape, axis)
+    _call(_DIAGONAL, a, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
+    return result
+
+
 @overload(api.softmax_jacobian, prefer_literal=True)
 def _softmax_jacobian(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
+    is_diagonal = _written(layout) == "diagonal"
     _check(axis, y=y)
-    _check_out(out, y.dtype, y.ndim + 1)
+    _check_out(out, y.dtype, y.ndim if is_diagonal else y.ndim + 1)
     _refuse(backend=backend, num_threads=num_threads)
+    if is_diagonal:
+        return _diagonal
     if _written(layout) != "batched":
-        raise _error('has the layout "batched": leave layout= out')
+        raise _error('has the layouts "batched" and "diagonal": leave layout= out')
     code = OPS.index("softmax_jacobian")
 
     def run(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):

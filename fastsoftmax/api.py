@@ -324,10 +324,10 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
         A softmax output.
     axis, backend, num_threads
         As for `softmax`.
-    layout : {"batched", "dense", "sparse", "operator"}
+    layout : {"batched", "dense", "sparse", "operator", "diagonal"}
         What to return. Rows do not depend on each other, so all but one block a row is zero.
     out : ndarray, optional
-        For "batched" and "dense": where to put the result.
+        For "batched", "dense" and "diagonal": where to put the result.
 
     Returns
     -------
@@ -335,7 +335,8 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
         For ``y`` of shape ``(..., n)`` after ``axis`` is moved last, with ``m`` rows in all:
         "batched" gives ``(..., n, n)``, one block a row; "dense" gives ``(..., n, ..., n)``, as
         `autograd.jacobian` does; "sparse" and "operator" give shape ``(m * n, m * n)``, the latter
-        multiplying by `softmax_vjp` without any block being formed. SciPy makes the last two.
+        multiplying by `softmax_vjp` without any block being formed. SciPy makes these two.
+        "diagonal" gives ``y_i * (1 - y_i)`` alone, of the shape of ``y``.
 
     Raises
     ------
@@ -356,9 +357,13 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
            [-0.25,  0.25]])
     >>> fs.softmax_jacobian([[0.5, 0.5], [1.0, 0.0]], layout="dense").shape
     (2, 2, 2, 2)
+    >>> fs.softmax_jacobian(fs.softmax([40.0, 0.0]), layout="diagonal")
+    array([4.24835426e-18, 4.24835426e-18])
     """
     _layouts.check(layout, out)
     y = as_float(y, "y")
+    if layout == "diagonal":
+        return _of_its_shape("softmax_jacobian_diagonal", y, axis, out, backend, num_threads)
     rows = rows_of(y.shape, axis, last=True)
 
     def blocks(out=None):
@@ -520,6 +525,14 @@ def _forward(op, fill, x, axis, out, where, backend, num_threads):
     result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=mask)
     args = (rows.view(x), *mask, result.buffer)
     _run(op, backend, rows, args, num_threads, None if where is None else fill)
+    return result.finish()
+
+
+def _of_its_shape(op, a, axis, out, backend, num_threads):
+    """An op of one array whose result has its shape."""
+    rows = rows_of(a.shape, axis)
+    result = rows.result(a.shape, a.dtype, out=out, inputs=(a,))
+    _run(op, backend, rows, (rows.view(a), result.buffer), num_threads)
     return result.finish()
 
 

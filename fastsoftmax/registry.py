@@ -35,9 +35,10 @@ OPS = (
     "softmax_jacobian",
     "cross_entropy",
     "cross_entropy_with_grad",
+    "softmax_jacobian_diagonal",
 )
 """Every op with a kernel. Backend modules define functions of these names, in this order; the JVP of
-softmax is its VJP, since the Jacobian is symmetric."""
+softmax is its VJP, since the Jacobian is symmetric. The diagonal is a layout of its Jacobian."""
 
 _SAME_KERNEL = {"softmax_jvp": "softmax_vjp"}
 

@@ -61,6 +61,7 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JVP
         SOFTMAX_JACOBIAN
         CROSS_ENTROPY
+        SOFTMAX_JACOBIAN_DIAGONAL
     const int TILE
 
     ctypedef struct Target:
@@ -363,6 +364,10 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
                             double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
                             int num_threads=1):
     cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
+
+
+def softmax_jacobian_diagonal(cnp.ndarray y not None, cnp.ndarray out not None, *, int num_threads=1):
+    run_canonical(SOFTMAX_JACOBIAN_DIAGONAL, y, None, out, 1, num_threads)
 
 
 cdef class FloatingPointMode:

@@ -12,6 +12,7 @@ enum op {
     LOG_SOFTMAX_JVP,
     SOFTMAX_JACOBIAN,
     CROSS_ENTROPY,
+    SOFTMAX_JACOBIAN_DIAGONAL = CROSS_ENTROPY + 2, /* as in OPS of registry.py: cross_entropy_with_grad is between */
 };
 
 /* What a pass goes over rows side by side by: so many vectors (grid.hpp). */

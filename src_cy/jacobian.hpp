@@ -1,7 +1,7 @@
-/* The Jacobian of softmax, J_ij = y_i * ((i == j) - y_j), for all rows of an array at once. 1 - y_i of a dominant entry is
- * the sum of the others. Uses passes.hpp. */
+/* The Jacobian of softmax, J_ij = y_i * ((i == j) - y_j), for all rows of an array at once, and its diagonal as an op.
+ * 1 - y_i of a dominant entry is the sum of the others. Uses summary.hpp. */
 #pragma once
-#include "passes.hpp"
+#include "summary.hpp"
 
 namespace {
 /* Lines that are about to be written are asked for 2 KB before: stores wait for theirs one after the other. */
@@ -123,4 +123,22 @@ template <class R> void watched_jacobians(const R *y, R *out, ptrdiff_t rows, pt
     for (; rows && !is_given_up(given_up); rows--, y += n, out += n * n)
         for (ptrdiff_t i = 0; i < n && !is_given_up(given_up); i++) long_jacobian(y, out, n, i, i + 1);
 }
+
+/* J_ii = y_i * (1 - y_i) */
+template <> struct Op<SOFTMAX_JACOBIAN_DIAGONAL> {
+    template <class R> static void row(const Row<R> &r) {
+        Sum<R> sum;
+        on_kind<ROW>(r.grid(), SumOfSmall<R>{r.lines_of(r.a), &sum});
+        const vec<R> others = all_lanes(sum);
+        on_kind<ROW>(r.grid(), Diagonal<R>{r.lines_of(r.a), r.lines_of(r.out), &others});
+    }
+
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        Sum<R> sum[MOST_VECTORS];
+        vec<R> others[MOST_VECTORS];
+        on<known>(r.g, SumOfSmall<R>{r.a, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) others[w] = sum[w].value();
+        on<known>(r.g, Diagonal<R>{r.a, r.out, others});
+    }
+};
 } // namespace

@@ -34,7 +34,11 @@ def as_tuple(results):
 def call(op, *args, backend, **kwargs):
     """A public op's results as a tuple, written into a poisoned ``out`` where the op takes one."""
     function = getattr(fs, op)
-    if op in oracle.TAKE_OUT and "out" not in kwargs and kwargs.get("layout", "batched") == "batched":
+    if (
+        op in oracle.TAKE_OUT
+        and "out" not in kwargs
+        and kwargs.get("layout", "batched") in ("batched", "diagonal")
+    ):
         result = np.asarray(as_tuple(function(*args, backend=backend, **kwargs))[-1])
         kwargs["out"] = poisoned(result.shape, result.dtype)
     return as_tuple(function(*args, backend=backend, **kwargs))
@@ -131,6 +135,15 @@ def check_jacobian_ulps(x, backend):
 def assert_jacobian_ulps(x, y, backend):
     (actual,) = call("softmax_jacobian", y, backend=backend)
     exact = oracle.exact_forward("softmax_jacobian", x)
+    bound = tolerances.of(x.dtype).ulps["softmax_jacobian"]
+    assert exact.ulps(actual) <= bound, f"{exact.ulps(actual):.3g} ULP, more than {bound}"
+
+
+def check_diagonal_ulps(x, backend):
+    """The diagonal from the output rounded once, within the bound of the blocks."""
+    y = oracle.exact_forward("softmax", x).high.astype(x.dtype)
+    (actual,) = call("softmax_jacobian", y, layout="diagonal", backend=backend)
+    exact = oracle.exact_forward("softmax_jacobian_diagonal", x)
     bound = tolerances.of(x.dtype).ulps["softmax_jacobian"]
     assert exact.ulps(actual) <= bound, f"{exact.ulps(actual):.3g} ULP, more than {bound}"
 

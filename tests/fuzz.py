@@ -14,6 +14,7 @@ import numpy as np
 
 import fastsoftmax as fs
 from fastsoftmax import BackendUnavailable
+from fastsoftmax._layouts import LAYOUTS
 from tests.oracle import FORWARD, ONE_A_ROW, OPS, PRODUCTS, TAKE_OUT, longdouble_forward
 
 ERRORS = (TypeError, ValueError, IndexError, BackendUnavailable)  # AxisError is two of them
@@ -145,9 +146,7 @@ class Case:
         if self.op in ONE_A_ROW:
             self._maybe("keepdims", lambda: self.r.choice((True, False, 1, "yes", None, np.True_)))
         if self.op == "softmax_jacobian":
-            self._maybe(
-                "layout", lambda: self.r.choice(("batched", "dense", "sparse", "operator", "x", None))
-            )
+            self._maybe("layout", lambda: self.r.choice((*LAYOUTS, "x", None)))
         if self.op in LOSSES:
             self._maybe("weight", lambda: self.rng.random(self.r.choice((1, 4, 5, 7))).astype("f4"))
             self._maybe("ignore_index", lambda: self.r.choice((0, -1, 300, "0", 1.0, None)))

@@ -220,7 +220,7 @@ def _flatten(rows):
 
 
 def exact_forward(op, x):
-    """softmax, log_softmax, logsumexp, softmax_jacobian of finite logits (rows, n), or with some -inf."""
+    """softmax, log_softmax, logsumexp, softmax_jacobian or its diagonal, of logits (rows, n) below inf."""
     return Exact.of([_exact_row(op, row) for row in np.asarray(x, np.float64).tolist()])
 
 
@@ -247,6 +247,8 @@ def _exact_row(op, row, mp=_forward_digits):
     if op == "logsumexp":
         return row[k] + mp.log1p(rest)
     y = [a / (1 + rest) for a in e]
+    if op == "softmax_jacobian_diagonal":
+        return [a * _one_minus(row, i) for i, a in enumerate(y)]
     return [[a * _one_minus(row, i) if i == j else -a * b for j, b in enumerate(y)] for i, a in enumerate(y)]
 
 

@@ -66,7 +66,8 @@ def test_nothing_asks_for_a_backend_by_name(path):
 def test_every_public_op_is_tested_and_has_a_kernel():
     public = [name for name in fastsoftmax.__all__ if name in vars(fastsoftmax.api)]
     assert sorted(public) == sorted(oracle.OPS)
-    assert {registry._SAME_KERNEL.get(name, name) for name in public} == set(registry.OPS)
+    kernels = {registry._SAME_KERNEL.get(name, name) for name in public}
+    assert kernels | {"softmax_jacobian_diagonal"} == set(registry.OPS)  # a layout's
 
 
 @pytest.mark.parametrize("op", oracle.OPS)

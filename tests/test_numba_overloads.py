@@ -150,6 +150,17 @@ def _jacobian_into(y, out):
 
 
 @numba.njit
+def _diagonal(y, out):
+    return fs.softmax_jacobian(y, 0, layout="diagonal"), fs.softmax_jacobian(y, layout="diagonal", out=out)
+
+
+def test_diagonal(dtype):
+    y = fs.softmax((inputs.rng().normal(size=(4, 6, 5)) * 9).astype(dtype))
+    expected = fs.softmax_jacobian(y, 0, layout="diagonal"), fs.softmax_jacobian(y, layout="diagonal")
+    checks.assert_same_bits(_diagonal(y, checks.poisoned(y.shape, dtype)), expected)
+
+
+@numba.njit
 def _kept(x, out):
     return fs.logsumexp(x, 1, keepdims=True), fs.logsumexp(x, 0, keepdims=False), fs.logsumexp(x, out=out)
 
@@ -275,7 +286,7 @@ WRONG = {
     "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
     "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
     "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),
-    'the layout "batched"': lambda x: fs.softmax_jacobian(x, layout="dense"),
+    'the layouts "batched" and "diagonal"': lambda x: fs.softmax_jacobian(x, layout="dense"),
 }
 
 

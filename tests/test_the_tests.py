@@ -142,6 +142,11 @@ def blocks_of_the_first_row(y, out):
     out[...] = out[:1]
 
 
+@plant("softmax_jacobian_diagonal")
+def gap_by_subtraction(y, out):
+    out[...] = y * (1 - y)
+
+
 @plant("cross_entropy_with_grad")
 def scale_forgotten(x, labels, weight, smoothing, scale, loss, out):
     specification.cross_entropy_with_grad(x, labels, weight, smoothing, 1.0, loss, out)
@@ -216,6 +221,9 @@ CHECKS = {
         ),
         "ulps, saturated": _jacobian_of_exact_softmax,
     },
+    "softmax_jacobian_diagonal": {
+        "ulps, saturated": lambda b: checks.check_diagonal_ulps(FAMILY["saturated"](F8), b),
+    },
     "cross_entropy_with_grad": {
         "mean": lambda b: checks.check_mean(FAMILY["sources_100x5"](F8), b),
         "autograd": lambda b: checks.check_autograd(
@@ -247,6 +255,7 @@ NOTICED_BY = {
     "one_minus_by_subtraction": {"ulps, saturated"},
     "diagonal_forgotten": set(CHECKS["softmax_jacobian"]),
     "blocks_of_the_first_row": set(CHECKS["softmax_jacobian"]),
+    "gap_by_subtraction": {"ulps, saturated"},
     "scale_forgotten": {"mean", "autograd"},
     "probability_minus_one": {"ulps, likeliest label"},
     "onehot_forgotten": {"autograd", "ulps, likeliest label"},

@@ -44,6 +44,11 @@ def test_jacobian(name, backend, dtype):
     checks.check_jacobian_ulps(_logits(name, dtype)[:12], backend)
 
 
+@pytest.mark.parametrize("name", [*inputs.FAMILIES, 1, 2, 7, 17, 100, 1025], ids=str)
+def test_diagonal(name, backend, dtype):
+    checks.check_diagonal_ulps(_logits(name, dtype)[:12], backend)
+
+
 @pytest.mark.parametrize("name", [n for n in inputs.FAMILIES if n != "masked"] + [1, 2, 9, 33, 100], ids=str)
 def test_cross_entropy(name, backend, dtype):
     x = _logits(name, dtype)[:20]

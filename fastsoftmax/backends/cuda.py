@@ -8,6 +8,8 @@ the same kernels through `fastsoftmax._cuda.operations`, without a copy. The ker
 import math
 from functools import partial
 
+import numpy as np
+
 from fastsoftmax._cuda.availability import reason_unavailable
 
 if (reason := reason_unavailable()) is not None:
@@ -77,6 +79,15 @@ def cross_entropy(x, labels, weight, smoothing, loss):
 @_kernel
 def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
     _cross_entropy(x, labels, weight, smoothing, scale, loss=loss, out=out)
+
+
+@_kernel
+def softmax_jacobian_diagonal(y, out):
+    # J_ii = y_i * (1 - y_i); of an entry above 1/2 the product with its indicator, which sums up the others.
+    dominant = y > 0.5
+    product = np.empty_like(y)
+    softmax_vjp(y, dominant.astype(y.dtype), product)
+    np.copyto(out, np.where(dominant, product, y * (1 - y)))
 
 
 def _rows(op, out, **arrays):

@@ -16,6 +16,7 @@ log_softmax_jvp = kernels.log_softmax_jvp
 softmax_jacobian = kernels.softmax_jacobian
 cross_entropy = kernels.cross_entropy
 cross_entropy_with_grad = kernels.cross_entropy_with_grad
+softmax_jacobian_diagonal = kernels.softmax_jacobian_diagonal
 
 softmax_jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result
 

@@ -309,6 +309,21 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
                 out[o, labels[o, i], i] = at_labels[r]
 
 
+@_kernel(_in, _out)
+def softmax_jacobian_diagonal(y, out, part, parts, stop):
+    tile, half, one = scratch(y), splat(y, 0.5), splat(y, 1)
+    for k in share(y, part, parts):
+        t = task(y, k, stop)
+        fetch(tile, y, t, splat(y, 0))
+        others = _sum_of_small(tile, t)
+        # J_ii = y_i * (1 - y_i)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                v = vector(tile, j)
+                put(out, t, j, v * where_greater(v, half, others, one - v))
+                look_ahead(y, None, t, j)
+
+
 @inlined
 def _centre(y_tile, y_max, g_tile, t):
     """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g.
@@ -369,13 +384,19 @@ def _exp(logy):
 def _sum_but_dominant(tile, t):
     if t.vectors == 1 and t.tail <= 8:  # three roundings, for which the bound has room; scratch ends in zeros
         return _four(tile, 0) + _four(tile, 4)
+    return lane(_sum_of_small(tile, t), 0)
+
+
+@inlined
+def _sum_of_small(tile, t):
+    """The sum of each row's entries up to 1/2."""
     s = no_sum(tile)
     for start in stretches(t):
         s = before(start, s)
         for j in stretch(t, start):
             y = vector(tile, j)
             s = add(s, where_greater(y, splat(tile, 0.5), splat(tile, 0), y))
-    return lane(total(t, s), 0)
+    return total(t, s)
 
 
 @inlined

@@ -78,6 +78,13 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
         out[o, :, i] = [scale * d for d in dx]
 
 
+@_slow
+def softmax_jacobian_diagonal(y, out):
+    for o, i, row in _each_row(y):
+        # J_ii = y_i * (1 - y_i)
+        out[o, :, i] = [a * _one_minus(row, j) for j, a in enumerate(row)]
+
+
 def _each_row(x):
     outer, _, inner = x.shape
     for o in range(outer):
