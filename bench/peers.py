@@ -12,6 +12,7 @@ from functools import cache, partial
 import numpy as np
 
 import fastsoftmax as fs
+from fastsoftmax.registry import JACOBIANS
 
 DEFAULT = "fastsoftmax"  # the candidate that names no backend
 
@@ -135,7 +136,7 @@ def floors():
     ops = {
         **{op: _into_warm(lambda x, *_, out: np.copyto(out, x)) for op in copies},
         **{op: _into_warm(lambda y, g, out: np.add(y, g, out=out)) for op in products},
-        "softmax_jacobian": lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype),
+        **{op: lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype) for op in JACOBIANS},
         "softmax_jacobian dense": lambda y, **_: _touched(np.zeros((*y.shape, *y.shape), y.dtype)),
     }
     return [Candidate("floor", "floor", ops)]
@@ -192,6 +193,9 @@ def _numpy():
         jacobians = -y[:, :, None] * y[:, None, :]
         np.einsum("pii->pi", jacobians)[...] += y
         return jacobians
+
+    def log_softmax_jacobian(logy, axis, out):
+        return np.eye(logy.shape[1], dtype=logy.dtype) - np.exp(logy)[:, None, :]
 
     def softmax_jacobian_diagonal(y, axis, out):
         return y * (1 - y)
@@ -291,6 +295,9 @@ def _torch():
     def softmax_jacobian(y, axis, out):
         return torch.diag_embed(y) - y[:, :, None] * y[:, None, :]
 
+    def log_softmax_jacobian(logy, axis, out):
+        return torch.eye(logy.shape[1], dtype=logy.dtype) - logy.exp()[:, None, :]
+
     def softmax_jacobian_diagonal(y, axis, out):
         return y * (1 - y)
 
@@ -346,6 +353,9 @@ def _jax():
 
     def softmax_jacobian(y, axis):
         return y[:, :, None] * (jnp.eye(y.shape[-1], dtype=y.dtype) - y[:, None, :])
+
+    def log_softmax_jacobian(logy, axis):
+        return jnp.eye(logy.shape[-1], dtype=logy.dtype) - jnp.exp(logy)[:, None, :]
 
     def softmax_jacobian_diagonal(y, axis):
         return y * (1 - y)

@@ -82,16 +82,17 @@ def sparse(jacobians, rows):
     return sparse.bsr_array((blocks, np.arange(m), np.arange(m + 1)), shape=(m * n, m * n))
 
 
-def operator(vjp, rows, y):
-    """The Jacobian as products alone: symmetric, so one function serves both sides."""
+def operator(jvp, vjp, rows, y):
+    """The Jacobian as products alone."""
     linalg = _scipy("scipy.sparse.linalg", "operator")
     m, n, _ = rows.canonical
-    product = partial(_product, vjp, rows.view(y).reshape(m, n))  # not a closure, which cannot be pickled
-    return linalg.LinearOperator((m * n, m * n), matvec=product, rmatvec=product, dtype=y.dtype)
+    y_rows = rows.view(y).reshape(m, n)
+    times, times_transposed = (partial(_product, op, y_rows) for op in (jvp, vjp))  # closures are not pickled
+    return linalg.LinearOperator((m * n, m * n), matvec=times, rmatvec=times_transposed, dtype=y.dtype)
 
 
-def _product(vjp, y, v):
-    return vjp(y, v.reshape(y.shape)).ravel()
+def _product(op, y, v):
+    return op(y, v.reshape(y.shape)).ravel()
 
 
 def _scipy(module, layout):

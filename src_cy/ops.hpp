@@ -1,4 +1,4 @@
-/* The ops of call.h by number, but the batched Jacobian, which takes all rows at once. Uses a file an op. */
+/* The ops of call.h by number, but batched Jacobians, which take all rows at once. Uses a file an op. */
 #pragma once
 #include "cross_entropy.hpp"
 #include "jacobian.hpp"
@@ -18,7 +18,9 @@ template <class F> INLINE void with_op(enum op op, F f) {
     case LOG_SOFTMAX_JVP: return f(Op<LOG_SOFTMAX_JVP>{});
     case CROSS_ENTROPY: return f(Op<CROSS_ENTROPY>{});
     case SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<SOFTMAX_JACOBIAN_DIAGONAL>{});
-    case SOFTMAX_JACOBIAN: return;
+    case LOG_SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL>{});
+    case SOFTMAX_JACOBIAN:
+    case LOG_SOFTMAX_JACOBIAN: return;
     }
 }
 

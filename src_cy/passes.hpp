@@ -326,6 +326,28 @@ template <class R> struct LogVjp {
 };
 template <class R> constexpr bool BY_LINE<LogVjp<R>> = true;
 
+/* out = 1 - exp(logy) */
+template <class R> struct OneMinusExp {
+    using V = vec<R>;
+    Lines<const R> logy;
+    Lines<R> out;
+
+    OneMinusExp from(ptrdiff_t line) const { return {logy.from(line), out.from(line)}; }
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        const Shift<V> none = shift_by(splat<V>(0));
+        V x[EXPS], y[EXPS];
+        each_tile<R, kind, EXPS>(g, [&](auto tile) ALWAYS {
+            tile.load(x, logy, 0);
+            for (int i = 0; i < tile.count; i++) y[i] = x[i];
+            exp_biased<tile.count, 1, 0>(y, &none);
+            for (int i = 0; i < tile.count; i++) y[i] *= Constants<R>::unbias;
+            one_minus_exp<tile.count>(x, y, x);
+            tile.store(out, x);
+        });
+    }
+};
+template <class R> constexpr bool BY_LINE<OneMinusExp<R>> = true;
+
 /* Lane sums of exp(logy) * t. */
 template <class R> struct ExpDot {
     using V = vec<R>;

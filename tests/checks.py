@@ -148,6 +148,19 @@ def check_diagonal_ulps(x, backend):
     assert exact.ulps(actual) <= bound, f"{exact.ulps(actual):.3g} ULP, more than {bound}"
 
 
+def check_log_jacobian_ulps(x, backend):
+    """The blocks of log_softmax and their diagonal, of the output as it was rounded."""
+    (logy,) = oracle.arguments("log_softmax_jacobian", x)
+    exact = oracle.exact_log_softmax_jacobian(logy)
+    (blocks,) = call("log_softmax_jacobian", logy, backend=backend)
+    (diagonal,) = call("log_softmax_jacobian", logy, layout="diagonal", backend=backend)
+    of_diagonal = oracle.Exact(*(np.einsum("rii->ri", part) for part in exact))
+    bound = tolerances.of(x.dtype).ulps["log_softmax_jacobian"]
+    for actual, of in ((blocks, exact), (diagonal, of_diagonal)):
+        assert of.ulps(actual) <= bound, f"{of.ulps(actual):.3g} ULP, more than {bound}"
+        assert_not_flushed(actual, of)
+
+
 def check_cross_entropy_ulps(x, labels, backend):
     """Each row's loss and gradient, from both ops."""
     exact_loss, exact_dx = oracle.exact_cross_entropy(x, labels)

@@ -107,6 +107,49 @@ def test_diagonal_on_several_threads(backend, dtype):
     )
 
 
+@pytest.mark.parametrize(("shape", "axis"), SHAPES + WIDE[:2], ids=str)
+def test_every_layout_of_log_softmax(shape, axis, backend, dtype):
+    """Its blocks are no symmetric ones: lines, not columns, are what is the same but for the diagonal."""
+    pytest.importorskip("scipy")
+    (logy,) = oracle.arguments("log_softmax_jacobian", inputs.rng().normal(size=shape).astype(dtype), axis)
+    (blocks,) = checks.call("log_softmax_jacobian", logy, axis, backend=backend)
+    _, rows, n = oracle.rows_of(logy, axis)
+    desired = np.eye(n) - np.exp(rows.astype(np.float64))[:, None, :]
+    checks.assert_close(blocks.reshape(-1, n, n), desired, dtype)
+    diagonal = fs.log_softmax_jacobian(logy, axis, layout="diagonal", backend=backend)
+    assert diagonal.shape == logy.shape
+    eps = np.finfo(dtype).eps
+    _, of_rows, _ = oracle.rows_of(diagonal, axis)
+    np.testing.assert_allclose(of_rows, np.einsum("pii->pi", blocks.reshape(-1, n, n)), rtol=4 * eps)
+    if blocks.size > 1000:
+        return
+    whole = _whole(blocks)
+    dense = fs.log_softmax_jacobian(logy, axis, layout="dense", backend=backend)
+    np.testing.assert_array_equal(dense.reshape(whole.shape), whole)
+    sparse = fs.log_softmax_jacobian(logy, axis, layout="sparse", backend=backend)
+    np.testing.assert_array_equal(sparse.toarray(), whole, strict=True)
+    operator = fs.log_softmax_jacobian(logy, axis, layout="operator", backend=backend)
+    one = np.eye(len(whole), dtype=dtype)
+    checks.assert_close(operator @ one, whole, dtype)
+    checks.assert_close(pickle.loads(pickle.dumps(operator)).T @ one, whole.T, dtype)
+
+
+def test_log_softmax_at_special_rows(backend, dtype):
+    """A row of NaN, an entry that is certain, masked ones; one entry, none; into ``out`` of any strides."""
+    nan, inf = np.nan, np.inf
+    logy = np.array([[nan] * 3, [0.0, -inf, -inf]], dtype)
+    certain = [[0.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]
+    blocks = fs.log_softmax_jacobian(logy, backend=backend)
+    np.testing.assert_array_equal(blocks, np.array([np.full((3, 3), nan), certain], dtype), strict=True)
+    out = checks.poisoned((2, 6), dtype)[:, ::2]
+    assert fs.log_softmax_jacobian(logy, layout="diagonal", out=out, backend=backend) is out
+    np.testing.assert_array_equal(out, np.array([[nan] * 3, [0.0, 1.0, 1.0]], dtype))
+    assert fs.log_softmax_jacobian(0.0, layout="diagonal", backend=backend) == 0.0
+    assert fs.log_softmax_jacobian(np.empty((3, 0), dtype), backend=backend).shape == (3, 0, 0)
+    with pytest.raises(ValueError, match="unknown layout"):
+        fs.log_softmax_jacobian(logy, layout="blocks", backend=backend)
+
+
 def test_dense_axes_repeat_the_samples(backend):
     """(..., n, ..., n): what `autograd.jacobian` gives, for more than one batch axis."""
     y = _y((2, 3, 4))

@@ -57,6 +57,11 @@ def softmax_jacobian(y, axis):
 
 
 @numba.njit
+def log_softmax_jacobian(logy, axis):
+    return fs.log_softmax_jacobian(logy, axis)
+
+
+@numba.njit
 def cross_entropy(x, labels, axis):
     return fs.cross_entropy(x, labels, axis)
 
@@ -158,6 +163,12 @@ def test_diagonal(dtype):
     y = fs.softmax((inputs.rng().normal(size=(4, 6, 5)) * 9).astype(dtype))
     expected = fs.softmax_jacobian(y, 0, layout="diagonal"), fs.softmax_jacobian(y, layout="diagonal")
     checks.assert_same_bits(_diagonal(y, checks.poisoned(y.shape, dtype)), expected)
+    checks.assert_same_bits(_log_diagonal(-y), fs.log_softmax_jacobian(-y, 0, layout="diagonal"))
+
+
+@numba.njit
+def _log_diagonal(logy):
+    return fs.log_softmax_jacobian(logy, 0, layout="diagonal")
 
 
 @numba.njit

@@ -54,14 +54,11 @@ def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=
 
 
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
-    check_choice(layout, "layout", LAYOUTS)
-    if layout != "batched":
-        raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
-    call = Call(backend, y=y)
-    rows = rows_of(call.shape, axis, last=True)
-    outer, n, _ = rows.canonical
-    result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
-    return call.run(jacobian_recipe, rows, result)
+    return _jacobian("softmax_jacobian", axis, layout, out, backend, y=y)
+
+
+def log_softmax_jacobian(logy, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    return _jacobian("log_softmax_jacobian", axis, layout, out, backend, logy=logy)
 
 
 def cross_entropy(
@@ -114,6 +111,17 @@ def _forward(op, fill, x, axis, out, where, backend):
     if mask is not None:
         call.kind.assign(result.array, call.kind.masked(result.array, mask, fill))
     return y
+
+
+def _jacobian(op, axis, layout, out, backend, **output):
+    check_choice(layout, "layout", LAYOUTS)
+    if layout != "batched":
+        raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
+    call = Call(backend, **output)
+    rows = rows_of(call.shape, axis, last=True)
+    outer, n, _ = rows.canonical
+    result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
+    return call.run(partial(jacobian_recipe, op), rows, result)
 
 
 def _product(op, axis, out, backend, **arrays):

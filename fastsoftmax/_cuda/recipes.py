@@ -70,11 +70,12 @@ _OPS = {
     "log_softmax_jvp": _Op("log_products", ("logy", "t"), ("out",), log_products.PARTIAL),
     "cross_entropy": _Op("cross_entropy", ("x",), _CROSS_ENTROPY, cross_entropy.PARTIAL, _CROSS_ENTROPY[:3]),
 }
+_JACOBIANS = {"softmax_jacobian": "y", "log_softmax_jacobian": "logy"}
 
 
 def plan_of(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
     """The plan by which ``op`` runs."""
-    if op == "softmax_jacobian":
+    if op in _JACOBIANS:
         width = ACCESS_BYTES // ITEMSIZE[storage]
         return Plan(storage, jacobian.THREADS, width, width, vector=vector)
     op = "cross_entropy" if op.startswith("cross_entropy") else op
@@ -92,13 +93,13 @@ def rows_recipe(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEM
 
 
 @lru_cache(maxsize=4096)
-def jacobian_recipe(storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
-    """The batched Jacobian."""
-    plan = plan_of("softmax_jacobian", storage, canonical, vector=vector)
+def jacobian_recipe(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
+    """A batched Jacobian."""
+    plan = plan_of(op, storage, canonical, vector=vector)
     m, n, _ = canonical
     grid = -(-(m * n * n) // (plan.threads * plan.width))
-    spec = Spec("jacobian", "flat", plan)
-    return Recipe((Launch(spec, grid, plan.block, 0, ("y", "out", m, n)),))
+    spec = Spec("jacobian", "flat", plan, (("op", op),))
+    return Recipe((Launch(spec, grid, plan.block, 0, (_JACOBIANS[op], "out", m, n)),))
 
 
 @lru_cache(maxsize=4096)

@@ -67,8 +67,7 @@ def log_softmax_jvp(logy, t, out):
 
 @_kernel
 def softmax_jacobian(y, out):
-    recipe = partial(jacobian_recipe, y.dtype.name, y.shape)
-    run_on_host(get_driver(), recipe, {"y": y}, {"out": out})
+    _matrices("softmax_jacobian", out, y=y)
 
 
 @_kernel
@@ -90,10 +89,26 @@ def softmax_jacobian_diagonal(y, out):
     np.copyto(out, np.where(dominant, product, y * (1 - y)))
 
 
+@_kernel
+def log_softmax_jacobian(logy, out):
+    _matrices("log_softmax_jacobian", out, logy=logy)
+
+
+@_kernel
+def log_softmax_jacobian_diagonal(logy, out):
+    # J_ii = 1 - exp(logy_i), on the CPU: in less time than the copies to the GPU and back.
+    np.subtract(0, np.expm1(logy, dtype=np.float64), out=out, casting="same_kind")
+
+
 def _rows(op, out, **arrays):
     (first, *_) = arrays.values()
     recipe = partial(rows_recipe, op, first.dtype.name, first.shape)
     run_on_host(get_driver(), recipe, arrays, {"out": out})
+
+
+def _matrices(op, out, **output):
+    ((_, y),) = output.items()
+    run_on_host(get_driver(), partial(jacobian_recipe, op, y.dtype.name, y.shape), output, {"out": out})
 
 
 def _cross_entropy(x, labels, weight, smoothing, scale, **outputs):

@@ -17,6 +17,7 @@ from pathlib import Path
 from fastsoftmax._cuda.compiler import to_cubin, to_ptx
 from fastsoftmax._cuda.plan import WARP
 from fastsoftmax._cuda.recipes import cross_entropy_recipe, jacobian_recipe, rows_recipe
+from fastsoftmax.registry import JACOBIANS
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))
 STORAGES = ("float32", "float64", "float16", "bfloat16")
@@ -53,7 +54,8 @@ class Found:
 def cases():
     """Names and kernels to compile."""
     for storage in STORAGES:
-        yield f"{storage} softmax_jacobian", jacobian_recipe(storage, (100, 64, 1)).launches[0].spec
+        for op in JACOBIANS:
+            yield f"{storage} {op}", jacobian_recipe(op, storage, (100, 64, 1)).launches[0].spec
         for n, inner in SHAPES if storage == STORAGES[0] else FEWER_SHAPES:
             shape = (64, n, inner)
             recipes = {op: rows_recipe(op, storage, shape) for op in OPS}

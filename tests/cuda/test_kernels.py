@@ -193,9 +193,22 @@ def test_sums_whose_roundings_have_one_sign(tile, split, storage, value, monkeyp
 def test_jacobian(n, storage, driver):
     y = forward_of("softmax", logits((5, n, 1), storage), storage)
     out = poisoned((5, n, n), storage)
-    run_on_host(driver, partial(jacobian_recipe, storage, y.shape), {"y": y}, {"out": out})
+    run_on_host(
+        driver, partial(jacobian_recipe, "softmax_jacobian", storage, y.shape), {"y": y}, {"out": out}
+    )
     actual = exact.from_stored(out, storage)
     exact.assert_within(actual, *exact.jacobian(exact.from_stored(y, storage), storage))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
+def test_log_jacobian(n, storage, driver):
+    logy = forward_of("log_softmax", logits((5, n, 1), storage), storage)
+    out = poisoned((5, n, n), storage)
+    recipe = partial(jacobian_recipe, "log_softmax_jacobian", storage, logy.shape)
+    run_on_host(driver, recipe, {"logy": logy}, {"out": out})
+    actual = exact.from_stored(out, storage)
+    exact.assert_within(actual, *exact.log_jacobian(exact.from_stored(logy, storage), storage))
 
 
 @pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
