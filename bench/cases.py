@@ -12,11 +12,12 @@ import ml_dtypes  # noqa: F401  (makes "bfloat16" a dtype)
 import numpy as np
 
 from bench.side_paths import PATHS, SidePath
-from fastsoftmax.registry import OPS
+from fastsoftmax.registry import JACOBIANS, OPS
 from tests import inputs
 
 SHAPES = ((1, 10), (32, 10), (1000, 5), (100_000, 10), (1000, 100), (1000, 1000), (64, 50257))
 JACOBIAN_SHAPES = ((1, 10), (1000, 5), (1000, 64), (100, 1000))
+DIAGONAL_SHAPES = ((100_000, 10), (1000, 1000))
 DTYPES = ("float64", "float32")
 HALVES = ("float16", "bfloat16")
 
@@ -59,7 +60,7 @@ class Case:
     def bytes(self):
         """What must go through memory: each input read once, each result written once."""
         itemsize = np.dtype(self.dtype).itemsize
-        if self.op == "softmax_jacobian":
+        if self.op in JACOBIANS and self.layout != "diagonal":
             rows = self.shape[0] if self.layout == "dense" else 1
             return self.size * self.shape[-1] * rows * itemsize
         return STREAMS.get(self.op, 2) * self.size * itemsize
@@ -75,11 +76,13 @@ class Case:
         return replace(self, shape=tuple(min(s, 40 if i else 20) for i, s in enumerate(self.shape)))
 
 
-ROW_OPS = tuple(op for op in OPS if op != "softmax_jacobian")
+ROW_OPS = tuple(op for op in OPS if "jacobian" not in op)
 CASES = (
     *(Case(op, shape, dtype) for op in ROW_OPS for shape in SHAPES for dtype in DTYPES),
     *(Case("softmax_jacobian", shape, dtype) for shape in JACOBIAN_SHAPES for dtype in DTYPES),
+    *(Case("log_softmax_jacobian", (1000, n), dtype) for n in (5, 64) for dtype in DTYPES),
     Case("softmax_jacobian", (1000, 5), "float64", layout="dense"),
+    *(Case("softmax_jacobian", s, dtype, layout="diagonal") for s in DIAGONAL_SHAPES for dtype in DTYPES),
     *(Case(op, (1000, 1000), dtype, axis=0) for op in ("softmax", "softmax_vjp") for dtype in DTYPES),
     *(Case(op, (4096, 4096), "float32", out=True) for op in ("softmax", "softmax_vjp")),
 )
@@ -107,8 +110,8 @@ def _plain_arguments(case):
     if case.op.startswith("cross_entropy"):
         return x, inputs.rng(1).integers(0, case.shape[-1], case.shape[0])
     y, logy = (_answer(Case(op, *_cell(case)), x) for op in ("softmax", "log_softmax"))
-    if case.op == "softmax_jacobian":
-        return (y.astype(case.dtype),)
+    if case.op in JACOBIANS:
+        return ((y if case.op == "softmax_jacobian" else logy).astype(case.dtype),)
     vector = inputs.rng(2).normal(size=case.shape).astype(case.dtype)
     return (y if case.op == "softmax_vjp" else logy).astype(case.dtype), vector
 
@@ -171,6 +174,8 @@ def _log_softmax_jvp(case, logy, t):
 
 
 def _softmax_jacobian(case, y):
+    if case.layout == "diagonal":
+        return y * (1 - y)
     m, n = case.shape
     blocks = -y[:, :, None] * y[:, None, :]
     np.einsum("pii->pi", blocks)[...] += y
@@ -179,6 +184,10 @@ def _softmax_jacobian(case, y):
     dense = np.zeros((m, n, m, n))
     np.einsum("pipj->pij", dense)[...] = blocks
     return dense
+
+
+def _log_softmax_jacobian(case, logy):
+    return np.eye(case.shape[-1]) - np.exp(logy)[:, None, :]
 
 
 def _cross_entropy(case, x, labels, **said):
@@ -200,7 +209,7 @@ def _cross_entropy_with_grad(
     return losses if reduction == "none" else losses.sum() / total, dx / total
 
 
-_FORMULAS = {op: globals()[f"_{op}"] for op in OPS}
+_FORMULAS = {op: globals()[f"_{op}"] for op in (*ROW_OPS, *JACOBIANS)}
 
 # The peers' textbook formulas lose 900 ULP; a wrong row is off by far more.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}

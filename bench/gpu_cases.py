@@ -49,7 +49,7 @@ class Case:
         """The kernels to compile."""
         given = {"vector": self.offset * ITEMSIZE[self.dtype] % ACCESS_BYTES == 0}
         if self.op == "softmax_jacobian":
-            recipe = jacobian_recipe(self.dtype, self.canonical, **given)
+            recipe = jacobian_recipe(self.op, self.dtype, self.canonical, **given)
         elif self.op == "cross_entropy_with_grad":
             options = dict(self.options)
             flags = ("label_smoothing" in options, "weight" in options, True)

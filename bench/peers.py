@@ -12,6 +12,7 @@ from functools import cache, partial
 import numpy as np
 
 import fastsoftmax as fs
+from fastsoftmax.registry import JACOBIANS
 
 DEFAULT = "fastsoftmax"  # the candidate that names no backend
 
@@ -92,9 +93,10 @@ def _ours(name):
 
 
 def _functions():
-    functions = {op: getattr(fs, op) for op in fs.registry.OPS}
+    functions = {op: getattr(fs, op) for op in fs.registry.OPS if op in fs.__all__}
     functions["softmax where="] = fs.softmax
-    functions["softmax_jacobian dense"] = partial(fs.softmax_jacobian, layout="dense")
+    for layout in ("dense", "diagonal"):
+        functions[f"softmax_jacobian {layout}"] = partial(fs.softmax_jacobian, layout=layout)
     return functions
 
 
@@ -129,12 +131,12 @@ def missing(name):
 
 def floors():
     """What memory allows: a copy, an addition, a fill."""
-    copies = ("softmax", "log_softmax", "cross_entropy_with_grad")
+    copies = ("softmax", "log_softmax", "cross_entropy_with_grad", "softmax_jacobian diagonal")
     products = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
     ops = {
         **{op: _into_warm(lambda x, *_, out: np.copyto(out, x)) for op in copies},
         **{op: _into_warm(lambda y, g, out: np.add(y, g, out=out)) for op in products},
-        "softmax_jacobian": lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype),
+        **{op: lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype) for op in JACOBIANS},
         "softmax_jacobian dense": lambda y, **_: _touched(np.zeros((*y.shape, *y.shape), y.dtype)),
     }
     return [Candidate("floor", "floor", ops)]
@@ -192,6 +194,12 @@ def _numpy():
         jacobians = -y[:, :, None] * y[:, None, :]
         np.einsum("pii->pi", jacobians)[...] += y
         return jacobians
+
+    def log_softmax_jacobian(logy, axis, out):
+        return np.eye(logy.shape[1], dtype=logy.dtype) - np.exp(logy)[:, None, :]
+
+    def softmax_jacobian_diagonal(y, axis, out):
+        return y * (1 - y)
 
     def softmax_jacobian_dense(y, axis, out):
         m, n = y.shape
@@ -288,6 +296,12 @@ def _torch():
     def softmax_jacobian(y, axis, out):
         return torch.diag_embed(y) - y[:, :, None] * y[:, None, :]
 
+    def log_softmax_jacobian(logy, axis, out):
+        return torch.eye(logy.shape[1], dtype=logy.dtype) - logy.exp()[:, None, :]
+
+    def softmax_jacobian_diagonal(y, axis, out):
+        return y * (1 - y)
+
     def cross_entropy(x, labels, axis, out, **said):
         return loss_of(x, labels, **said)
 
@@ -340,6 +354,12 @@ def _jax():
 
     def softmax_jacobian(y, axis):
         return y[:, :, None] * (jnp.eye(y.shape[-1], dtype=y.dtype) - y[:, None, :])
+
+    def log_softmax_jacobian(logy, axis):
+        return jnp.eye(logy.shape[-1], dtype=logy.dtype) - jnp.exp(logy)[:, None, :]
+
+    def softmax_jacobian_diagonal(y, axis):
+        return y * (1 - y)
 
     def losses(x, labels, axis, weight=None, ignore_index=None, label_smoothing=0.0):
         """And what a mean divides by."""
@@ -434,6 +454,7 @@ def _table(functions):
     """A peer's local functions by key of the case."""
     keys = {op: op for op in fs.registry.OPS}
     keys |= {"softmax_where": "softmax where=", "softmax_jacobian_dense": "softmax_jacobian dense"}
+    keys["softmax_jacobian_diagonal"] = "softmax_jacobian diagonal"
     return {key: functions[name] for name, key in keys.items() if name in functions}
 
 

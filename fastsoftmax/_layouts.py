@@ -1,4 +1,4 @@
-"""The layouts of the Jacobian beyond one block a row: dense, sparse and operator."""
+"""The layouts of the Jacobian that are made of its blocks or products: dense, sparse and operator."""
 
 import math
 import mmap
@@ -10,14 +10,16 @@ import numpy as np
 from fastsoftmax._arrays import check_out, is_half
 from fastsoftmax._options import check_choice
 
-LAYOUTS = ("batched", "dense", "sparse", "operator")
+LAYOUTS = ("batched", "dense", "sparse", "operator", "diagonal")
 
 
 def check(layout, out):
     """Raise ``ValueError`` for an unknown layout, or ``out`` with one that takes none."""
     check_choice(layout, "layout", LAYOUTS)
     if out is not None and layout in ("sparse", "operator"):
-        raise ValueError(f"out cannot be used with layout={layout!r}, only with 'batched' and 'dense'")
+        raise ValueError(
+            f"out cannot be used with layout={layout!r}, only with 'batched', 'dense' and 'diagonal'"
+        )
 
 
 def dense(blocks, rows, y, out):
@@ -80,16 +82,17 @@ def sparse(jacobians, rows):
     return sparse.bsr_array((blocks, np.arange(m), np.arange(m + 1)), shape=(m * n, m * n))
 
 
-def operator(vjp, rows, y):
-    """The Jacobian as products alone: symmetric, so one function serves both sides."""
+def operator(jvp, vjp, rows, y):
+    """The Jacobian as products alone."""
     linalg = _scipy("scipy.sparse.linalg", "operator")
     m, n, _ = rows.canonical
-    product = partial(_product, vjp, rows.view(y).reshape(m, n))  # not a closure, which cannot be pickled
-    return linalg.LinearOperator((m * n, m * n), matvec=product, rmatvec=product, dtype=y.dtype)
+    y_rows = rows.view(y).reshape(m, n)
+    times, times_transposed = (partial(_product, op, y_rows) for op in (jvp, vjp))  # closures are not pickled
+    return linalg.LinearOperator((m * n, m * n), matvec=times, rmatvec=times_transposed, dtype=y.dtype)
 
 
-def _product(vjp, y, v):
-    return vjp(y, v.reshape(y.shape)).ravel()
+def _product(op, y, v):
+    return op(y, v.reshape(y.shape)).ravel()
 
 
 def _scipy(module, layout):

@@ -19,7 +19,7 @@ from numba.extending import intrinsic, overload, register_jitable
 # Not the package itself: Numba keeps what stands here, which at the interpreter's end would keep that.
 from fastsoftmax import _front, _isa, api, registry
 from fastsoftmax._options import REDUCTIONS
-from fastsoftmax.registry import OPS  # in the order of the numbers in src_cy/call.h
+from fastsoftmax.registry import JACOBIANS, OPS  # in the order of the numbers in src_cy/call.h
 
 # What has another meaning gets another number, since machine code of before may be on disk. A number that was
 # released stays bound to what it meant: LLVM ends the process where a symbol has no address.
@@ -51,7 +51,7 @@ def _run(op, single, a, b, out, results, labels, weight, _, outer, n, inner, smo
     if results:
         args.append(_array(results, dtype, outer, inner))
     if out:
-        args.append(_array(out, dtype, outer, n, n if OPS[op] == "softmax_jacobian" else inner))
+        args.append(_array(out, dtype, outer, n, n if OPS[op] in JACOBIANS else inner))
     name = "cross_entropy_with_grad" if labels and out else OPS[op]
     with np.errstate(all="ignore"):
         registry.kernel(name)(*args)
@@ -317,27 +317,43 @@ def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, n
     return run
 
 
-@overload(api.softmax_jacobian, prefer_literal=True)
-def _softmax_jacobian(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
-    _check(axis, y=y)
-    _check_out(out, y.dtype, y.ndim + 1)
-    _refuse(backend=backend, num_threads=num_threads)
-    if _written(layout) != "batched":
-        raise _error('has the layout "batched": leave layout= out')
-    code = OPS.index("softmax_jacobian")
+def _jacobian(op):
+    code, code_of_diagonal = OPS.index(op), OPS.index(f"{op}_diagonal")
 
-    def run(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
-        a = np.ascontiguousarray(y)
-        outer, n, inner, k = _canonical(a.shape, axis)
-        _check_apart(a, out)
-        result = _writable(out, _without(a.shape, k) + (n, n), a.dtype)  # noqa: RUF005  (Numba knows no *)
-        rows = a.reshape((outer, n, inner))
-        if inner > 1:
-            rows = np.ascontiguousarray(rows.transpose((0, 2, 1)))
-        _call(code, rows, None, result, None, None, None, None, outer * inner, n, 1, 0.0, 1.0)
-        return result
+    def function(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
+        is_diagonal = _written(layout) == "diagonal"
+        _check(axis, y=y)
+        _check_out(out, y.dtype, y.ndim if is_diagonal else y.ndim + 1)
+        _refuse(backend=backend, num_threads=num_threads)
+        if not is_diagonal and _written(layout) != "batched":
+            raise _error('has the layouts "batched" and "diagonal": leave layout= out')
 
-    return run
+        def diagonal(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
+            a = np.ascontiguousarray(y)
+            _check_apart(a, out)
+            result = _writable(out, a.shape, a.dtype)
+            outer, n, inner, _ = _canonical(a.shape, axis)
+            _call(code_of_diagonal, a, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
+            return result
+
+        def blocks(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
+            a = np.ascontiguousarray(y)
+            outer, n, inner, k = _canonical(a.shape, axis)
+            _check_apart(a, out)
+            result = _writable(out, _without(a.shape, k) + (n, n), a.dtype)  # noqa: RUF005  (Numba knows no *)
+            rows = a.reshape((outer, n, inner))
+            if inner > 1:
+                rows = np.ascontiguousarray(rows.transpose((0, 2, 1)))
+            _call(code, rows, None, result, None, None, None, None, outer * inner, n, 1, 0.0, 1.0)
+            return result
+
+        return diagonal if is_diagonal else blocks
+
+    overload(getattr(api, op), prefer_literal=True)(function)
+
+
+for _op in JACOBIANS:
+    _jacobian(_op)
 
 
 # ---- losses ------------------------------------------------------------------------------------

@@ -324,10 +324,10 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
         A softmax output.
     axis, backend, num_threads
         As for `softmax`.
-    layout : {"batched", "dense", "sparse", "operator"}
+    layout : {"batched", "dense", "sparse", "operator", "diagonal"}
         What to return. Rows do not depend on each other, so all but one block a row is zero.
     out : ndarray, optional
-        For "batched" and "dense": where to put the result.
+        For "batched", "dense" and "diagonal": where to put the result.
 
     Returns
     -------
@@ -335,7 +335,8 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
         For ``y`` of shape ``(..., n)`` after ``axis`` is moved last, with ``m`` rows in all:
         "batched" gives ``(..., n, n)``, one block a row; "dense" gives ``(..., n, ..., n)``, as
         `autograd.jacobian` does; "sparse" and "operator" give shape ``(m * n, m * n)``, the latter
-        multiplying by `softmax_vjp` without any block being formed. SciPy makes the last two.
+        multiplying by `softmax_vjp` without any block being formed. SciPy makes these two.
+        "diagonal" gives ``y_i * (1 - y_i)`` alone, of the shape of ``y``.
 
     Raises
     ------
@@ -356,26 +357,52 @@ def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None,
            [-0.25,  0.25]])
     >>> fs.softmax_jacobian([[0.5, 0.5], [1.0, 0.0]], layout="dense").shape
     (2, 2, 2, 2)
+    >>> fs.softmax_jacobian(fs.softmax([40.0, 0.0]), layout="diagonal")
+    array([4.24835426e-18, 4.24835426e-18])
     """
-    _layouts.check(layout, out)
-    y = as_float(y, "y")
-    rows = rows_of(y.shape, axis, last=True)
+    return _jacobian("softmax", {"y": y}, axis, layout, out, backend, num_threads)
 
-    def blocks(out=None):
-        outer, n, _ = rows.canonical
-        result = Result((*rows.kept, n, n), y.dtype, (outer, n, n), out=out, inputs=(y,))
-        _run("softmax_jacobian", backend, rows, (rows.view(y), result.buffer), num_threads)
-        return result.finish()
 
-    if layout == "batched":
-        return blocks(out)
-    if layout == "dense":
-        return _layouts.dense(blocks, rows, y, out)
-    if layout == "sparse":
-        return _layouts.sparse(blocks(), rows)
-    registry.kernel("softmax_vjp", backend)  # a wrong backend or number raises now, not at the first product
-    _threads.limit(num_threads)
-    return _layouts.operator(partial(softmax_vjp, backend=backend, num_threads=num_threads), rows, y)
+@front_door
+@also_on_device
+def log_softmax_jacobian(logy, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    """Jacobian of log-softmax, from its output: ``J_ij = (i == j) - exp(logy_j)`` for each row.
+
+    Takes the forward output ``logy = log_softmax(x)``, never the logits. The diagonal keeps its digits
+    where ``logy`` is near 0.
+
+    Parameters
+    ----------
+    logy : array_like
+        A log-softmax output.
+    axis, backend, num_threads
+        As for `softmax`.
+    layout : {"batched", "dense", "sparse", "operator", "diagonal"}
+        As for `softmax_jacobian`; the operator multiplies by `log_softmax_jvp`, its transpose by
+        `log_softmax_vjp`, and "diagonal" is ``1 - exp(logy)``.
+    out : ndarray, optional
+        For "batched", "dense" and "diagonal": where to put the result.
+
+    Returns
+    -------
+    ndarray, scipy.sparse.bsr_array or scipy.sparse.linalg.LinearOperator
+        As from `softmax_jacobian`.
+
+    Raises
+    ------
+    MemoryError, ImportError, ValueError, TypeError, numpy.exceptions.AxisError, BackendUnavailable
+        As for `softmax_jacobian`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoftmax as fs
+    >>> fs.log_softmax_jacobian(np.log([0.5, 0.5]))
+    array([[ 0.5, -0.5],
+           [-0.5,  0.5]])
+    >>> fs.log_softmax_jacobian(fs.log_softmax([40.0, 0.0]), layout="diagonal")
+    array([4.24835426e-18, 1.00000000e+00])
+    """
+    return _jacobian("log_softmax", {"logy": logy}, axis, layout, out, backend, num_threads)
 
 
 @front_door
@@ -521,6 +548,44 @@ def _forward(op, fill, x, axis, out, where, backend, num_threads):
     result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=mask)
     args = (rows.view(x), *mask, result.buffer)
     _run(op, backend, rows, args, num_threads, None if where is None else fill)
+    return result.finish()
+
+
+_PRODUCTS = {"softmax": (softmax_jvp, softmax_vjp), "log_softmax": (log_softmax_jvp, log_softmax_vjp)}
+
+
+def _jacobian(forward, output, axis, layout, out, backend, num_threads):
+    """That of an op, from its output by name."""
+    _layouts.check(layout, out)
+    ((name, y),) = output.items()
+    y, op = as_float(y, name), f"{forward}_jacobian"
+    if layout == "diagonal":
+        return _of_its_shape(f"{op}_diagonal", y, axis, out, backend, num_threads)
+    rows = rows_of(y.shape, axis, last=True)
+
+    def blocks(out=None):
+        outer, n, _ = rows.canonical
+        result = Result((*rows.kept, n, n), y.dtype, (outer, n, n), out=out, inputs=(y,))
+        _run(op, backend, rows, (rows.view(y), result.buffer), num_threads)
+        return result.finish()
+
+    if layout == "batched":
+        return blocks(out)
+    if layout == "dense":
+        return _layouts.dense(blocks, rows, y, out)
+    if layout == "sparse":
+        return _layouts.sparse(blocks(), rows)
+    registry.kernel(f"{forward}_vjp", backend)  # wrong ones raise now, not at the first product
+    _threads.limit(num_threads)
+    products = (partial(product, backend=backend, num_threads=num_threads) for product in _PRODUCTS[forward])
+    return _layouts.operator(*products, rows, y)
+
+
+def _of_its_shape(op, a, axis, out, backend, num_threads):
+    """An op of one array whose result has its shape."""
+    rows = rows_of(a.shape, axis)
+    result = rows.result(a.shape, a.dtype, out=out, inputs=(a,))
+    _run(op, backend, rows, (rows.view(a), result.buffer), num_threads)
     return result.finish()
 
 

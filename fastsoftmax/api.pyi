@@ -328,7 +328,7 @@ def softmax_jacobian(
     /,
     axis: _Axis = -1,
     *,
-    layout: Literal["batched", "dense"] = "batched",
+    layout: Literal["batched", "dense", "diagonal"] = "batched",
     out: NDArray[_Float] | None = None,
     backend: str | None = None,
     num_threads: SupportsIndex | None = None,
@@ -372,7 +372,7 @@ def softmax_jacobian(
     /,
     axis: _Axis = -1,
     *,
-    layout: Literal["batched", "dense"] = "batched",
+    layout: Literal["batched", "dense", "diagonal"] = "batched",
     out: _SomeFloats | None = None,
     backend: str | None = None,
     num_threads: SupportsIndex | None = None,
@@ -391,6 +391,83 @@ def softmax_jacobian(
 @overload
 def softmax_jacobian(
     y: ArrayLike,
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["operator"],
+    out: None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> LinearOperator[np.floating[Any]]: ...
+@overload
+def log_softmax_jacobian(
+    logy: NDArray[_Float],
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["batched", "dense", "diagonal"] = "batched",
+    out: NDArray[_Float] | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def log_softmax_jacobian(
+    logy: NDArray[_Float],
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["sparse"],
+    out: None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> bsr_array[_Float]: ...
+@overload
+def log_softmax_jacobian(
+    logy: NDArray[_Float],
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["operator"],
+    out: None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> LinearOperator[_Float]: ...
+@overload
+def log_softmax_jacobian(
+    logy: _MaybeOnDevice,
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["batched"] = "batched",
+    out: Any = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def log_softmax_jacobian(
+    logy: ArrayLike,
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["batched", "dense", "diagonal"] = "batched",
+    out: _SomeFloats | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _SomeFloats: ...
+@overload
+def log_softmax_jacobian(
+    logy: ArrayLike,
+    /,
+    axis: _Axis = -1,
+    *,
+    layout: Literal["sparse"],
+    out: None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> bsr_array[np.floating[Any]]: ...
+@overload
+def log_softmax_jacobian(
+    logy: ArrayLike,
     /,
     axis: _Axis = -1,
     *,

@@ -35,9 +35,15 @@ OPS = (
     "softmax_jacobian",
     "cross_entropy",
     "cross_entropy_with_grad",
+    "softmax_jacobian_diagonal",
+    "log_softmax_jacobian",
+    "log_softmax_jacobian_diagonal",
 )
 """Every op with a kernel. Backend modules define functions of these names, in this order; the JVP of
-softmax is its VJP, since the Jacobian is symmetric."""
+softmax is its VJP, since the Jacobian is symmetric. The diagonals are layouts of the Jacobians."""
+
+JACOBIANS = ("softmax_jacobian", "log_softmax_jacobian")
+"""Those with a matrix for each row."""
 
 _SAME_KERNEL = {"softmax_jvp": "softmax_vjp"}
 
@@ -277,7 +283,7 @@ def explain(
     if not isinstance(op, str) or op not in (*OPS, *_SAME_KERNEL):
         raise ValueError(f"unknown op {op!r}; the ops are {', '.join(OPS)}")
     op = _SAME_KERNEL.get(op, op)
-    canonical = rows_of(tuple(shape), axis, last=op == "softmax_jacobian").canonical
+    canonical = rows_of(tuple(shape), axis, last=op in JACOBIANS).canonical
     name, reason = requested()
     if name is None:
         name = fastest(op)

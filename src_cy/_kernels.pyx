@@ -61,6 +61,10 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JVP
         SOFTMAX_JACOBIAN
         CROSS_ENTROPY
+        SOFTMAX_JACOBIAN_DIAGONAL
+        LOG_SOFTMAX_JACOBIAN
+        LOG_SOFTMAX_JACOBIAN_DIAGONAL
+    bint is_square(op_t)
     const int TILE
 
     ctypedef struct Target:
@@ -176,7 +180,7 @@ cdef Py_ssize_t rows_of(const Call* c) noexcept nogil:
 
 
 cdef Py_ssize_t elements_a_row(const Call* c) noexcept nogil:
-    return c.s.n * (c.s.n if c.op == SOFTMAX_JACOBIAN else c.s.inner if c.s.outer > 1 else 1)
+    return c.s.n * (c.s.n if is_square(c.op) else c.s.inner if c.s.outer > 1 else 1)
 
 
 cdef Py_ssize_t block_rows(const Call* c, int threads) noexcept nogil:
@@ -365,6 +369,18 @@ def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None,
     cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
 
 
+def softmax_jacobian_diagonal(cnp.ndarray y not None, cnp.ndarray out not None, *, int num_threads=1):
+    run_canonical(SOFTMAX_JACOBIAN_DIAGONAL, y, None, out, 1, num_threads)
+
+
+def log_softmax_jacobian(cnp.ndarray logy not None, cnp.ndarray out not None, *, int num_threads=1):
+    run_canonical(LOG_SOFTMAX_JACOBIAN, logy, None, out, 2, num_threads)
+
+
+def log_softmax_jacobian_diagonal(cnp.ndarray logy not None, cnp.ndarray out not None, *, int num_threads=1):
+    run_canonical(LOG_SOFTMAX_JACOBIAN_DIAGONAL, logy, None, out, 1, num_threads)
+
+
 cdef class FloatingPointMode:
     """``with FloatingPointMode():`` this thread has the mode that kernels need (mode.h), and then its own again."""
     cdef unsigned before
@@ -379,7 +395,7 @@ cdef class FloatingPointMode:
 def regime(op, Py_ssize_t itemsize, tuple canonical):
     """Which of the three regimes an op takes for rows of this canonical shape."""
     _, n, inner = canonical
-    if op == "softmax_jacobian":
+    if op in ("softmax_jacobian", "log_softmax_jacobian"):
         return "rows"
     return "columns" if inner > 1 else "panels" if is_short(n, itemsize) else "rows"
 

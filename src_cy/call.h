@@ -12,7 +12,13 @@ enum op {
     LOG_SOFTMAX_JVP,
     SOFTMAX_JACOBIAN,
     CROSS_ENTROPY,
+    SOFTMAX_JACOBIAN_DIAGONAL = CROSS_ENTROPY + 2, /* as in OPS of registry.py: cross_entropy_with_grad is between */
+    LOG_SOFTMAX_JACOBIAN,
+    LOG_SOFTMAX_JACOBIAN_DIAGONAL,
 };
+
+/* Whether a row of n entries has a result of n * n. */
+static inline int is_square(enum op op) { return op == SOFTMAX_JACOBIAN || op == LOG_SOFTMAX_JACOBIAN; }
 
 /* What a pass goes over rows side by side by: so many vectors (grid.hpp). */
 enum { TILE = 4 };

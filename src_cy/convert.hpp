@@ -194,8 +194,8 @@ template <class R> struct Room {
 
     Room(const Call *c, char *at) {
         constexpr ptrdiff_t tile = TILE * LANES<R>;
-        const bool along_inner = c->conversion->along_inner, is_square = c->op == SOFTMAX_JACOBIAN;
-        const ptrdiff_t row = c->s.n * (along_inner ? 1 : c->s.inner), result = is_square ? row * row : row;
+        const bool along_inner = c->conversion->along_inner, square = is_square(c->op);
+        const ptrdiff_t row = c->s.n * (along_inner ? 1 : c->s.inner), result = square ? row * row : row;
         const bool is_turned = last_stride(c->conversion->a.outer) < last_stride(c->conversion->a.row);
         const bool by_vectors = is_turned && LANES<R> * result * (ptrdiff_t)sizeof(R) <= MOST_ACROSS;
         step = most(BLOCK_BYTES / sizeof(R) / result, along_inner ? LEAST_COLUMNS : by_vectors ? LANES<R> : 1);
@@ -205,7 +205,7 @@ template <class R> struct Room {
         bytes = 0;
         a = take<R>(at, entries);
         b = take<R>(at, c->b ? entries : 0);
-        out = is_square ? take<R>(at, step * result) : a;
+        out = square ? take<R>(at, step * result) : a;
         one_a_row = take<R>(at, results);
         mask = take<uint8_t>(at, c->conversion->mask.at ? entries : 0);
     }
@@ -259,7 +259,7 @@ template <class R> void run_block(const Call *c, ptrdiff_t i, const Part &p, con
         part.a = input(v.a, c->s, p, &part.s, room.a);
     }
     if (c->b) part.b = input(v.b, c->sb, p, &part.sb, room.b);
-    if (c->op == SOFTMAX_JACOBIAN) of_result.width = p.width * p.width;
+    if (is_square(c->op)) of_result.width = p.width * p.width;
     const bool is_direct = c->out && v.out.is_ready && (!mask || is_one_line(v.out, of_result));
     if (c->out) part.out = is_direct ? where_it_is<R>(v.out, c->so, of_result, &part.so) : room.out;
     part.results = v.halves ? room.one_a_row : moved((R *)c->results, i * (p.along_inner ? 1 : c->results_stride));

@@ -101,6 +101,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
 
 template <class R> void run_call(const Call *c) {
     const Arrays<R> x = arrays_of<R>(c);
+    if (c->op == LOG_SOFTMAX_JACOBIAN) return log_softmax_jacobians(x.a, x.out, c->s.outer, c->s.n, c->given_up);
     if (c->op == SOFTMAX_JACOBIAN && c->given_up)
         return watched_jacobians(x.a, x.out, c->s.outer, c->s.n, c->given_up);
     if (c->op == SOFTMAX_JACOBIAN) return softmax_jacobians(x.a, x.out, c->s.outer, c->s.n);

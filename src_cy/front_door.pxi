@@ -35,6 +35,7 @@ cdef dict OPS = {  # the number of arrays each takes, and how many times its arr
     "log_softmax_vjp": (LOG_SOFTMAX_VJP, 2, 1),
     "log_softmax_jvp": (LOG_SOFTMAX_JVP, 2, 1),
     "softmax_jacobian": (SOFTMAX_JACOBIAN, 1, 2),
+    "log_softmax_jacobian": (LOG_SOFTMAX_JACOBIAN, 1, 2),
     "cross_entropy": (CROSS_ENTROPY, 2, 0),
     "cross_entropy_with_grad": (CROSS_ENTROPY, 2, 1),
 }

@@ -1,7 +1,7 @@
-/* The Jacobian of softmax, J_ij = y_i * ((i == j) - y_j), for all rows of an array at once. 1 - y_i of a dominant entry is
- * the sum of the others. Uses passes.hpp. */
+/* The Jacobian of softmax, J_ij = y_i * ((i == j) - y_j), for all rows of an array at once, and its diagonal as an op.
+ * 1 - y_i of a dominant entry is the sum of the others. The same of log_softmax. Uses summary.hpp. */
 #pragma once
-#include "passes.hpp"
+#include "summary.hpp"
 
 namespace {
 /* Lines that are about to be written are asked for 2 KB before: stores wait for theirs one after the other. */
@@ -123,4 +123,52 @@ template <class R> void watched_jacobians(const R *y, R *out, ptrdiff_t rows, pt
     for (; rows && !is_given_up(given_up); rows--, y += n, out += n * n)
         for (ptrdiff_t i = 0; i < n && !is_given_up(given_up); i++) long_jacobian(y, out, n, i, i + 1);
 }
+
+/* J_ii = y_i * (1 - y_i) */
+template <> struct Op<SOFTMAX_JACOBIAN_DIAGONAL> {
+    template <class R> static void row(const Row<R> &r) {
+        Sum<R> sum;
+        on_kind<ROW>(r.grid(), SumOfSmall<R>{r.lines_of(r.a), &sum});
+        const vec<R> others = all_lanes(sum);
+        on_kind<ROW>(r.grid(), Diagonal<R>{r.lines_of(r.a), r.lines_of(r.out), &others});
+    }
+
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
+        Sum<R> sum[MOST_VECTORS];
+        vec<R> others[MOST_VECTORS];
+        on<known>(r.g, SumOfSmall<R>{r.a, sum});
+        for (int w = 0; w < vectors<R>(r.g); w++) others[w] = sum[w].value();
+        on<known>(r.g, Diagonal<R>{r.a, r.out, others});
+    }
+};
+
+/* J_ij = (i == j) - exp(logy_j): one line for all rows of a matrix, but for its diagonal. */
+template <class R>
+void log_softmax_jacobians(const R *logy, R *out, ptrdiff_t rows, ptrdiff_t n, const int *given_up) {
+    using V = vec<R>;
+    const Shift<V> none = shift_by(splat<V>(0));
+    for (; rows && !is_given_up(given_up); rows--, logy += n, out += n * n) {
+        each_vector<R>(n, [&](ptrdiff_t j, ptrdiff_t count) ALWAYS {
+            V y = load_some(logy + j, count, R(0));
+            exp_biased<1, 1, 0>(&y, &none);
+            store_some(out + j, count, y * -Constants<R>::unbias);
+        });
+        for (ptrdiff_t i = 1; i < n && !is_given_up(given_up); i++) __builtin_memcpy(out + i * n, out, n * sizeof(R));
+        each_vector<R>(n, [&](ptrdiff_t j, ptrdiff_t count) ALWAYS {
+            V x = load_some(logy + j, count, R(0)), y;
+            for (ptrdiff_t i = 0; i < count; i++) y[i] = -out[(j + i) * (n + 1)];
+            one_minus_exp<1>(&x, &y, &x);
+            for (ptrdiff_t i = 0; i < count; i++) out[(j + i) * (n + 1)] = x[i];
+        });
+    }
+}
+
+/* J_ii = 1 - exp(logy_i) */
+template <> struct Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL> {
+    template <class R> static void row(const Row<R> &r) {
+        on_kind<ROW>(r.grid(), OneMinusExp<R>{r.lines_of(r.a), r.lines_of(r.out)});
+    }
+
+    template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) { on<known>(r.g, OneMinusExp<R>{r.a, r.out}); }
+};
 } // namespace

@@ -1,4 +1,4 @@
-/* The ops of call.h by number, but the Jacobian, which takes all rows at once. Uses a file an op. */
+/* The ops of call.h by number, but batched Jacobians, which take all rows at once. Uses a file an op. */
 #pragma once
 #include "cross_entropy.hpp"
 #include "jacobian.hpp"
@@ -17,7 +17,10 @@ template <class F> INLINE void with_op(enum op op, F f) {
     case LOG_SOFTMAX_VJP: return f(Op<LOG_SOFTMAX_VJP>{});
     case LOG_SOFTMAX_JVP: return f(Op<LOG_SOFTMAX_JVP>{});
     case CROSS_ENTROPY: return f(Op<CROSS_ENTROPY>{});
-    case SOFTMAX_JACOBIAN: return;
+    case SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<SOFTMAX_JACOBIAN_DIAGONAL>{});
+    case LOG_SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL>{});
+    case SOFTMAX_JACOBIAN:
+    case LOG_SOFTMAX_JACOBIAN: return;
     }
 }
 

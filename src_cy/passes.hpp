@@ -268,6 +268,42 @@ template <class R> struct SumOf {
     }
 };
 
+/* Lane sums of the entries of y up to 1/2. */
+template <class R> struct SumOfSmall {
+    using V = vec<R>;
+    Lines<const R> y;
+    Sum<R> *sums;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V a[GROUP];
+        sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
+            tile.load(a, y, 0);
+            for (int i = 0; i < tile.count; i++) a[i] = select(greater(a[i], splat<V>(R(0.5))), splat<V>(0), a[i]);
+            add_terms<tile.count, tile.wide>(part + tile.state(0), a);
+        });
+    }
+};
+
+/* out = y * (1 - y), where 1 - y of an entry above 1/2 is `others`. */
+template <class R> struct Diagonal {
+    using V = vec<R>;
+    Lines<const R> y;
+    Lines<R> out;
+    const V *others;
+
+    Diagonal from(ptrdiff_t line) const { return {y.from(line), out.from(line), others}; }
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V v[GROUP];
+        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
+            tile.load(v, y, 0);
+            for (int i = 0; i < tile.count; i++)
+                v[i] *= select(greater(v[i], splat<V>(R(0.5))), others[tile.state(i)], 1 - v[i]);
+            tile.store(out, v);
+        });
+    }
+};
+template <class R> constexpr bool BY_LINE<Diagonal<R>> = true;
+
 /* out = cotangent - exp(logy) * total */
 template <class R> struct LogVjp {
     using V = vec<R>;
@@ -289,6 +325,28 @@ template <class R> struct LogVjp {
     }
 };
 template <class R> constexpr bool BY_LINE<LogVjp<R>> = true;
+
+/* out = 1 - exp(logy) */
+template <class R> struct OneMinusExp {
+    using V = vec<R>;
+    Lines<const R> logy;
+    Lines<R> out;
+
+    OneMinusExp from(ptrdiff_t line) const { return {logy.from(line), out.from(line)}; }
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        const Shift<V> none = shift_by(splat<V>(0));
+        V x[EXPS], y[EXPS];
+        each_tile<R, kind, EXPS>(g, [&](auto tile) ALWAYS {
+            tile.load(x, logy, 0);
+            for (int i = 0; i < tile.count; i++) y[i] = x[i];
+            exp_biased<tile.count, 1, 0>(y, &none);
+            for (int i = 0; i < tile.count; i++) y[i] *= Constants<R>::unbias;
+            one_minus_exp<tile.count>(x, y, x);
+            tile.store(out, x);
+        });
+    }
+};
+template <class R> constexpr bool BY_LINE<OneMinusExp<R>> = true;
 
 /* Lane sums of exp(logy) * t. */
 template <class R> struct ExpDot {

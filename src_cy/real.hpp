@@ -123,6 +123,17 @@ template <int count, int wide, int how, class V> INLINE void exp_biased(V *x, co
     for (int i = 0; i < count; i++) x[i] = fma(x[i], scale[i], scale[i]);
 }
 
+/* 1 - exp(x) for x <= 0, of `count` vectors, where y is exp(x): near 0 it is -h (1 + h / 4), h being 2 (exp(x / 2) - 1), which
+ * is x of a subnormal number, whose half is none. */
+template <int count, class V> INLINE void one_minus_exp(const V *x, const V *y, V *gap) {
+    V half[count], p[count], h[count];
+    for (int i = 0; i < count; i++) half[i] = x[i] / 2;
+    polynomial<count>(constants_of<V>::exp_coefficients, half, p);
+    for (int i = 0; i < count; i++) h[i] = fma(x[i] * half[i], p[i], x[i]);
+    for (int i = 0; i < count; i++) h[i] = splat<V>(0) - h[i] * (1 + h[i] / 4);
+    for (int i = 0; i < count; i++) gap[i] = select(greater(x[i], splat<V>(-0.5)), h[i], 1 - y[i]);
+}
+
 template <class V> INLINE bits_of<V> lane_index() {
     bits_of<V> index;
     for (int i = 0; i < LANES<real_of<V>>; i++) index[i] = i;

@@ -34,7 +34,11 @@ def as_tuple(results):
 def call(op, *args, backend, **kwargs):
     """A public op's results as a tuple, written into a poisoned ``out`` where the op takes one."""
     function = getattr(fs, op)
-    if op in oracle.TAKE_OUT and "out" not in kwargs and kwargs.get("layout", "batched") == "batched":
+    if (
+        op in oracle.TAKE_OUT
+        and "out" not in kwargs
+        and kwargs.get("layout", "batched") in ("batched", "diagonal")
+    ):
         result = np.asarray(as_tuple(function(*args, backend=backend, **kwargs))[-1])
         kwargs["out"] = poisoned(result.shape, result.dtype)
     return as_tuple(function(*args, backend=backend, **kwargs))
@@ -133,6 +137,28 @@ def assert_jacobian_ulps(x, y, backend):
     exact = oracle.exact_forward("softmax_jacobian", x)
     bound = tolerances.of(x.dtype).ulps["softmax_jacobian"]
     assert exact.ulps(actual) <= bound, f"{exact.ulps(actual):.3g} ULP, more than {bound}"
+
+
+def check_diagonal_ulps(x, backend):
+    """The diagonal from the output rounded once, within the bound of the blocks."""
+    y = oracle.exact_forward("softmax", x).high.astype(x.dtype)
+    (actual,) = call("softmax_jacobian", y, layout="diagonal", backend=backend)
+    exact = oracle.exact_forward("softmax_jacobian_diagonal", x)
+    bound = tolerances.of(x.dtype).ulps["softmax_jacobian"]
+    assert exact.ulps(actual) <= bound, f"{exact.ulps(actual):.3g} ULP, more than {bound}"
+
+
+def check_log_jacobian_ulps(x, backend):
+    """The blocks of log_softmax and their diagonal, of the output as it was rounded."""
+    (logy,) = oracle.arguments("log_softmax_jacobian", x)
+    exact = oracle.exact_log_softmax_jacobian(logy)
+    (blocks,) = call("log_softmax_jacobian", logy, backend=backend)
+    (diagonal,) = call("log_softmax_jacobian", logy, layout="diagonal", backend=backend)
+    of_diagonal = oracle.Exact(*(np.einsum("rii->ri", part) for part in exact))
+    bound = tolerances.of(x.dtype).ulps["log_softmax_jacobian"]
+    for actual, of in ((blocks, exact), (diagonal, of_diagonal)):
+        assert of.ulps(actual) <= bound, f"{of.ulps(actual):.3g} ULP, more than {bound}"
+        assert_not_flushed(actual, of)
 
 
 def check_cross_entropy_ulps(x, labels, backend):

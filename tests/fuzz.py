@@ -14,7 +14,8 @@ import numpy as np
 
 import fastsoftmax as fs
 from fastsoftmax import BackendUnavailable
-from tests.oracle import FORWARD, ONE_A_ROW, OPS, PRODUCTS, TAKE_OUT, longdouble_forward
+from fastsoftmax._layouts import LAYOUTS
+from tests.oracle import FORWARD, JACOBIANS, ONE_A_ROW, OPS, PRODUCTS, TAKE_OUT, longdouble_forward
 
 ERRORS = (TypeError, ValueError, IndexError, BackendUnavailable)  # AxisError is two of them
 LOSSES = ("cross_entropy", "cross_entropy_with_grad")
@@ -144,10 +145,8 @@ class Case:
             self._maybe("where", self._where)
         if self.op in ONE_A_ROW:
             self._maybe("keepdims", lambda: self.r.choice((True, False, 1, "yes", None, np.True_)))
-        if self.op == "softmax_jacobian":
-            self._maybe(
-                "layout", lambda: self.r.choice(("batched", "dense", "sparse", "operator", "x", None))
-            )
+        if self.op in JACOBIANS:
+            self._maybe("layout", lambda: self.r.choice((*LAYOUTS, "x", None)))
         if self.op in LOSSES:
             self._maybe("weight", lambda: self.rng.random(self.r.choice((1, 4, 5, 7))).astype("f4"))
             self._maybe("ignore_index", lambda: self.r.choice((0, -1, 300, "0", 1.0, None)))
@@ -196,7 +195,7 @@ class Case:
         options = set(self.kwargs) - {"axis", "backend", "num_threads", "out", "where", "keepdims"}
         several = self.op in LOSSES and len(_axes(self.x, self.axis)) != 1
         no_output = self.op in PRODUCTS and not self.is_output
-        if changed or options or several or no_output or self.op == "softmax_jacobian":
+        if changed or options or several or no_output or self.op in JACOBIANS:
             return None  # values of these: tests/test_against_autograd.py
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -27,6 +27,7 @@ OPS = (
     "log_softmax_vjp",
     "log_softmax_jvp",
     "softmax_jacobian",
+    "log_softmax_jacobian",
     "cross_entropy",
     "cross_entropy_with_grad",
 )
@@ -36,7 +37,9 @@ FORWARD = ("softmax", "log_softmax", "logsumexp")
 """Those of one array of logits."""
 ONE_A_ROW = ("logsumexp",)
 """Those with one result a row; `cross_entropy` has one a row or one in all."""
-ROWS = tuple(op for op in OPS if op != "softmax_jacobian")
+JACOBIANS = {"softmax_jacobian": "softmax", "log_softmax_jacobian": "log_softmax"}
+"""Jacobians, and the forward op whose output they take."""
+ROWS = tuple(op for op in OPS if op not in JACOBIANS)
 TAKE_OUT = tuple(op for op in OPS if op != "cross_entropy")
 PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {
     "log_softmax_vjp": "log_softmax",
@@ -91,8 +94,8 @@ def autograd_answer(op, x, axis=-1, extra=()):
     if op in PRODUCTS:
         product = make_vjp if op.endswith("vjp") else make_jvp
         return (_product(product, partial(_FORWARD[PRODUCTS[op]], axis=axis), x, *extra),)
-    if op == "softmax_jacobian":
-        return (_blocks(x, axis),)
+    if op in JACOBIANS:
+        return (_blocks(_FORWARD[JACOBIANS[op]], x, axis),)
     if op.startswith("cross_entropy"):
         loss = partial(cross_entropy, labels=extra[0])
         pull_back, value = make_vjp(loss)(x)
@@ -109,10 +112,10 @@ def _product(make, f, x, v):
     return make_jvp(f)(x)(v)[1]
 
 
-def _blocks(x, axis):
+def _blocks(forward, x, axis):
     """Each row's own Jacobian, with ``axis`` last, as the batched layout has it."""
     kept, rows, n = rows_of(x, axis)
-    return np.array([jacobian(softmax)(row) for row in rows]).reshape(*kept, n, n)
+    return np.array([jacobian(forward)(row) for row in rows]).reshape(*kept, n, n)
 
 
 def rows_of(x, axis):
@@ -142,9 +145,9 @@ def arguments(op, x, axis=-1, extra=None):
     """The positional arguments of a public op at logits ``x``: derivatives get the forward output."""
     x = np.asarray(x)
     extra = extra_inputs(op, x, axis) if extra is None else extra
-    if op in PRODUCTS or op == "softmax_jacobian":
+    if forward := (PRODUCTS | JACOBIANS).get(op):
         with np.errstate(over="ignore"):  # a logarithm beyond the dtype's range is -inf
-            x = longdouble_forward(PRODUCTS.get(op, "softmax"), x, axis).astype(x.dtype)
+            x = longdouble_forward(forward, x, axis).astype(x.dtype)
     return (x, *extra)
 
 
@@ -191,8 +194,18 @@ def _flatten(rows):
 
 
 def exact_forward(op, x):
-    """softmax, log_softmax, logsumexp, softmax_jacobian of finite logits (rows, n), or with some -inf."""
+    """softmax, log_softmax, logsumexp, softmax_jacobian or its diagonal, of logits (rows, n) below inf."""
     return Exact.of([_exact_row(op, row) for row in np.asarray(x, np.float64).tolist()])
+
+
+def exact_log_softmax_jacobian(logy, mp=_forward_digits):
+    """The blocks that these logarithms (rows, n) stand for."""
+    rows = [[mp.mpf(a) for a in row] for row in np.asarray(logy, np.float64).tolist()]
+    blocks = [[[-mp.exp(a)] * len(row) for a in row] for row in rows]
+    for row, block in zip(rows, blocks, strict=True):
+        for j, a in enumerate(row):
+            block[j][j] = -mp.expm1(a)
+    return Exact.of([[list(line) for line in zip(*block, strict=True)] for block in blocks])
 
 
 def exact_cross_entropy(x, labels):
@@ -218,6 +231,8 @@ def _exact_row(op, row, mp=_forward_digits):
     if op == "logsumexp":
         return row[k] + mp.log1p(rest)
     y = [a / (1 + rest) for a in e]
+    if op == "softmax_jacobian_diagonal":
+        return [a * _one_minus(row, i) for i, a in enumerate(y)]
     return [[a * _one_minus(row, i) if i == j else -a * b for j, b in enumerate(y)] for i, a in enumerate(y)]
 
 

@@ -15,7 +15,7 @@ from tests import checks, inputs, oracle
 
 SOURCES = ("sources_1000x5", "sources_100x5", "sources_1x5", "sources_times_100", "sources_offset")
 FINITE = [name for name in inputs.FAMILIES if name != "largest_numbers"]  # the textbook's shift overflows
-SIMPLE_OPS = [op for op in oracle.OPS if op != "softmax_jacobian"]
+SIMPLE_OPS = [op for op in oracle.OPS if op not in oracle.JACOBIANS]
 
 
 @pytest.mark.parametrize("op", SIMPLE_OPS)
@@ -42,8 +42,9 @@ def test_axes(op, shape, axis, backend, dtype):
 
 
 @pytest.mark.parametrize("n", [n for n in inputs.WIDTHS if n <= 100])
-def test_batched_jacobian_widths(n, backend, dtype):
-    checks.check_autograd("softmax_jacobian", inputs.width(n, dtype, rows=3), backend)
+@pytest.mark.parametrize("op", oracle.JACOBIANS)
+def test_batched_jacobian_widths(op, n, backend, dtype):
+    checks.check_autograd(op, inputs.width(n, dtype, rows=3), backend)
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "sources_1000x5"])

@@ -13,7 +13,7 @@ from fastsoftmax.backends import python as specification
 from tests import checks, inputs, oracle
 
 ALONG = [((4, 6), -1), ((4, 6), 0), ((3, 4, 5), 1), ((3, 4, 5), (0, 2)), ((40, 5), -1)]
-ONE_ARRAY = (*oracle.FORWARD, "softmax_jacobian")
+ONE_ARRAY = (*oracle.FORWARD, *oracle.JACOBIANS)
 
 
 def arguments(op, shape=(4, 6), axis=-1, dtype=np.float64):
@@ -343,7 +343,7 @@ def _overlaps(a):
 
 
 @pytest.mark.parametrize(
-    "op", [op for op in oracle.TAKE_OUT if op not in (*oracle.ONE_A_ROW, "softmax_jacobian")]
+    "op", [op for op in oracle.TAKE_OUT if op not in (*oracle.ONE_A_ROW, *oracle.JACOBIANS)]
 )
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("which", [0, 1])
@@ -456,7 +456,7 @@ class Matrix(inputs.Subclass):
 
 
 @pytest.mark.parametrize(
-    "op", [op for op in oracle.TAKE_OUT if op not in (*oracle.ONE_A_ROW, "softmax_jacobian")]
+    "op", [op for op in oracle.TAKE_OUT if op not in (*oracle.ONE_A_ROW, *oracle.JACOBIANS)]
 )
 @pytest.mark.parametrize("axis", [0, -1, None, (1, 0)], ids=str)
 @pytest.mark.parametrize("kind", [np.matrix, Matrix, inputs.Subclass])
@@ -631,7 +631,7 @@ def test_options_are_checked_of_empty_arrays_too(op, shape, backend):
     if op.startswith("cross_entropy"):
         args = (np.zeros((0, 3)), np.zeros(0, int))
     layouts = [{"layout": name} for name in ("batched", "dense", "sparse", "operator")]
-    for options in layouts if op == "softmax_jacobian" else [{}]:
+    for options in layouts if op in oracle.JACOBIANS else [{}]:
         with pytest.raises(ValueError, match="unknown backend 'nope'"):
             getattr(fs, op)(*args, backend="nope", **options)
         with pytest.raises(ValueError, match="num_threads must be a positive int; got -4"):

@@ -24,7 +24,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 LEVELS = {"v2": "xmm", "v3": "ymm", "v4": "zmm"}
 
 # Passes of src_cy/passes.hpp that take exponentials, and kinds of grid by their numbers in grid.hpp.
-PASSES = ["Exps<{}, 0>", "Exps<{}, 1>", "Exps<{}, 2>", "Exps<{}, 3>", "LogVjp<{}>", "ExpDot<{}>"]
+PASSES = [*(f"Exps<{{}}, {how}>" for how in range(4)), "LogVjp<{}>", "OneMinusExp<{}>", "ExpDot<{}>"]
 KINDS = {"row": 0, "narrow": 1, "wide": 3}
 
 # Of each dtype: how an instruction's name ends, the shift, and the products that the polynomial needs.

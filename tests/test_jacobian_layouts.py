@@ -1,4 +1,4 @@
-"""Promise: four layouts of one Jacobian, each with the memory it says it takes."""
+"""Promise: five layouts of one Jacobian, each with the memory it says it takes."""
 
 import copy
 import pickle
@@ -23,8 +23,8 @@ SHAPES = [
 ]
 
 
-def _y(shape=(4, 5), axis=-1, dtype=np.float64):
-    (y,) = oracle.arguments("softmax_jacobian", inputs.rng().normal(size=shape).astype(dtype), axis)
+def _y(shape=(4, 5), axis=-1, dtype=np.float64, scale=1):
+    (y,) = oracle.arguments("softmax_jacobian", (inputs.rng().normal(size=shape) * scale).astype(dtype), axis)
     return y
 
 
@@ -52,6 +52,102 @@ def test_every_layout_holds_the_batched_blocks(shape, axis, backend, dtype):
     operator = fs.softmax_jacobian(y, axis, layout="operator", backend=backend)
     assert (operator.shape, operator.dtype) == (whole.shape, dtype)
     checks.assert_close(operator @ np.eye(len(whole), dtype=dtype), whole, dtype)
+
+
+WIDE = [((3, 1000), -1), ((1000, 3), 0), ((5, 40, 70), 1), ((70, 64), -1), ((300, 17), 1)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES + WIDE, ids=str)
+def test_diagonal_is_that_of_the_blocks(shape, axis, backend, dtype):
+    """Of rows that one entry dominates too; sums of few and of many entries are rounded differently."""
+    y = _y(shape, axis, dtype, scale=9)
+    _, rows, n = oracle.rows_of(fs.softmax_jacobian(y, axis, layout="diagonal", backend=backend), axis)
+    assert rows.dtype == dtype
+    blocks = fs.softmax_jacobian(y, axis, backend=backend).reshape(-1, n, n)
+    np.testing.assert_allclose(rows, np.einsum("pii->pi", blocks), rtol=4 * np.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "strided", "y"])
+def test_diagonal_out(layout, backend, dtype):
+    y = _y(dtype=dtype, scale=9)
+    expected = fs.softmax_jacobian(y, layout="diagonal", backend=backend)
+    outs = {"C": np.empty_like(y), "F": np.empty_like(y, order="F"), "y": y}
+    out = outs.get(layout, checks.poisoned((4, 10), dtype)[:, ::2])
+    assert fs.softmax_jacobian(y, layout="diagonal", out=out, backend=backend) is out
+    checks.assert_same_bits(out, expected)
+
+
+def test_diagonal_at_special_rows(backend, dtype):
+    """A row of NaN, one of all in one entry, one without digits to lose, one entry, none."""
+    nan, one, even = [np.nan] * 4, [0.0, 1.0, 0.0, 0.0], [0.25] * 4
+    y = np.array([even, nan, one, even], dtype)
+    desired = np.array([[0.1875] * 4, nan, [0.0] * 4, [0.1875] * 4], dtype)
+    actual = fs.softmax_jacobian(y, layout="diagonal", backend=backend)
+    np.testing.assert_array_equal(actual, desired, strict=True)
+    along = fs.softmax_jacobian(np.ascontiguousarray(y.T), 0, layout="diagonal", backend=backend)
+    np.testing.assert_array_equal(along, desired.T, strict=True)
+    assert fs.softmax_jacobian(1.0, layout="diagonal", backend=backend) == 0.0
+    empty = np.empty((3, 0), dtype)
+    assert fs.softmax_jacobian(empty, layout="diagonal", backend=backend).shape == (3, 0)
+
+
+def test_diagonal_of_halves(backend):
+    half = np.float16
+    y = fs.softmax((inputs.rng().normal(size=(5, 12)) * 5).astype(half), backend=backend)
+    actual = fs.softmax_jacobian(y, layout="diagonal", backend=backend)
+    wide = fs.softmax_jacobian(y.astype(np.float32), layout="diagonal", backend=backend)
+    checks.assert_same_bits(actual, wide.astype(half))
+
+
+def test_diagonal_on_several_threads(backend, dtype):
+    y = _y((3000, 70) if not checks.is_slow(backend) else (30, 70), dtype=dtype, scale=9)
+    expected = fs.softmax_jacobian(y, layout="diagonal", backend=backend, num_threads=1)
+    checks.assert_same_bits(
+        fs.softmax_jacobian(y, layout="diagonal", backend=backend, num_threads=3), expected
+    )
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES + WIDE[:2], ids=str)
+def test_every_layout_of_log_softmax(shape, axis, backend, dtype):
+    """Its blocks are no symmetric ones: lines, not columns, are what is the same but for the diagonal."""
+    pytest.importorskip("scipy")
+    (logy,) = oracle.arguments("log_softmax_jacobian", inputs.rng().normal(size=shape).astype(dtype), axis)
+    (blocks,) = checks.call("log_softmax_jacobian", logy, axis, backend=backend)
+    _, rows, n = oracle.rows_of(logy, axis)
+    desired = np.eye(n) - np.exp(rows.astype(np.float64))[:, None, :]
+    checks.assert_close(blocks.reshape(-1, n, n), desired, dtype)
+    diagonal = fs.log_softmax_jacobian(logy, axis, layout="diagonal", backend=backend)
+    assert diagonal.shape == logy.shape
+    eps = np.finfo(dtype).eps
+    _, of_rows, _ = oracle.rows_of(diagonal, axis)
+    np.testing.assert_allclose(of_rows, np.einsum("pii->pi", blocks.reshape(-1, n, n)), rtol=4 * eps)
+    if blocks.size > 1000:
+        return
+    whole = _whole(blocks)
+    dense = fs.log_softmax_jacobian(logy, axis, layout="dense", backend=backend)
+    np.testing.assert_array_equal(dense.reshape(whole.shape), whole)
+    sparse = fs.log_softmax_jacobian(logy, axis, layout="sparse", backend=backend)
+    np.testing.assert_array_equal(sparse.toarray(), whole, strict=True)
+    operator = fs.log_softmax_jacobian(logy, axis, layout="operator", backend=backend)
+    one = np.eye(len(whole), dtype=dtype)
+    checks.assert_close(operator @ one, whole, dtype)
+    checks.assert_close(pickle.loads(pickle.dumps(operator)).T @ one, whole.T, dtype)
+
+
+def test_log_softmax_at_special_rows(backend, dtype):
+    """A row of NaN, an entry that is certain, masked ones; one entry, none; into ``out`` of any strides."""
+    nan, inf = np.nan, np.inf
+    logy = np.array([[nan] * 3, [0.0, -inf, -inf]], dtype)
+    certain = [[0.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]
+    blocks = fs.log_softmax_jacobian(logy, backend=backend)
+    np.testing.assert_array_equal(blocks, np.array([np.full((3, 3), nan), certain], dtype), strict=True)
+    out = checks.poisoned((2, 6), dtype)[:, ::2]
+    assert fs.log_softmax_jacobian(logy, layout="diagonal", out=out, backend=backend) is out
+    np.testing.assert_array_equal(out, np.array([[nan] * 3, [0.0, 1.0, 1.0]], dtype))
+    assert fs.log_softmax_jacobian(0.0, layout="diagonal", backend=backend) == 0.0
+    assert fs.log_softmax_jacobian(np.empty((3, 0), dtype), backend=backend).shape == (3, 0, 0)
+    with pytest.raises(ValueError, match="unknown layout"):
+        fs.log_softmax_jacobian(logy, layout="blocks", backend=backend)
 
 
 def test_dense_axes_repeat_the_samples(backend):
@@ -212,7 +308,9 @@ def test_sparse_has_no_half_precision():
     "layout", ["blocks", "", "BATCHED", None, 0, ["dense"], np.array("dense"), np.array(["a", "b"])], ids=repr
 )
 def test_unknown_layout(layout, backend):
-    with pytest.raises(ValueError, match=r"unknown layout .*'batched', 'dense', 'sparse', 'operator'"):
+    with pytest.raises(
+        ValueError, match=r"unknown layout .*'batched', 'dense', 'sparse', 'operator', 'diagonal'"
+    ):
         fs.softmax_jacobian(_y(), layout=layout, backend=backend)
 
 

@@ -80,6 +80,26 @@ def test_jacobian_of_many_pieces(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_diagonal_of_a_row_that_one_entry_dominates(axis, backend, dtype):
+    """The sum of a million equal others, whose roundings all go one way: 0.2 at the entry above 1/2."""
+    n = 10**4 if checks.is_slow(backend) else 10**6
+    m = np.log(float(n)) + 1
+    x = np.zeros((1, n), dtype)
+    x[0, n // 3] = m
+    y = oracle.longdouble_forward("softmax", x).astype(dtype)
+    y, at = (y, (0, n // 3)) if axis else (np.ascontiguousarray(y.T).repeat(2, axis=1), (n // 3, 0))
+    diagonal = fs.softmax_jacobian(y, axis, layout="diagonal", backend=backend)
+    rest = (n - 1) * mpmath.exp(-mpmath.mpf(float(x.max())))
+    for place, exact in ((at, rest / (1 + rest) ** 2), ((0, 0), _gap(1 / (1 / rest + 1) / (n - 1)))):
+        off = abs(mpmath.mpf(float(diagonal[place])) - exact)
+        assert off <= 7 * float(np.spacing(dtype.type(float(exact))))
+
+
+def _gap(p):
+    return p * (1 - p)
+
+
 def _assert_within_bounds(row, backend, dtype):
     ratios = structured.ratios(row, dtype, backend)
     failed = {measure: round(ratio, 3) for measure, ratio in ratios.items() if not ratio <= 1}

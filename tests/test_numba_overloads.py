@@ -57,6 +57,11 @@ def softmax_jacobian(y, axis):
 
 
 @numba.njit
+def log_softmax_jacobian(logy, axis):
+    return fs.log_softmax_jacobian(logy, axis)
+
+
+@numba.njit
 def cross_entropy(x, labels, axis):
     return fs.cross_entropy(x, labels, axis)
 
@@ -147,6 +152,23 @@ def test_out_that_overlaps(dtype):
 @numba.njit
 def _jacobian_into(y, out):
     return fs.softmax_jacobian(y, out=out)
+
+
+@numba.njit
+def _diagonal(y, out):
+    return fs.softmax_jacobian(y, 0, layout="diagonal"), fs.softmax_jacobian(y, layout="diagonal", out=out)
+
+
+def test_diagonal(dtype):
+    y = fs.softmax((inputs.rng().normal(size=(4, 6, 5)) * 9).astype(dtype))
+    expected = fs.softmax_jacobian(y, 0, layout="diagonal"), fs.softmax_jacobian(y, layout="diagonal")
+    checks.assert_same_bits(_diagonal(y, checks.poisoned(y.shape, dtype)), expected)
+    checks.assert_same_bits(_log_diagonal(-y), fs.log_softmax_jacobian(-y, 0, layout="diagonal"))
+
+
+@numba.njit
+def _log_diagonal(logy):
+    return fs.log_softmax_jacobian(logy, 0, layout="diagonal")
 
 
 @numba.njit
@@ -275,7 +297,7 @@ WRONG = {
     "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
     "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
     "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),
-    'the layout "batched"': lambda x: fs.softmax_jacobian(x, layout="dense"),
+    'the layouts "batched" and "diagonal"': lambda x: fs.softmax_jacobian(x, layout="dense"),
 }
 
 

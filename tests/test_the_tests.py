@@ -142,6 +142,22 @@ def blocks_of_the_first_row(y, out):
     out[...] = out[:1]
 
 
+@plant("softmax_jacobian_diagonal")
+def gap_by_subtraction(y, out):
+    out[...] = y * (1 - y)
+
+
+@plant("log_softmax_jacobian")
+def lines_for_columns(logy, out):
+    specification.log_softmax_jacobian(logy, out)
+    out[...] = out.swapaxes(1, 2).copy()
+
+
+@plant("log_softmax_jacobian")
+def one_minus_exp_by_subtraction(logy, out):
+    out[...] = np.eye(logy.shape[1], dtype=logy.dtype) - np.exp(logy[:, None, :, 0])
+
+
 @plant("cross_entropy_with_grad")
 def scale_forgotten(x, labels, weight, smoothing, scale, loss, out):
     specification.cross_entropy_with_grad(x, labels, weight, smoothing, 1.0, loss, out)
@@ -216,6 +232,15 @@ CHECKS = {
         ),
         "ulps, saturated": _jacobian_of_exact_softmax,
     },
+    "log_softmax_jacobian": {
+        "autograd, sources": lambda b: checks.check_autograd(
+            "log_softmax_jacobian", FAMILY["sources_100x5"](F8), b
+        ),
+        "ulps, saturated": lambda b: checks.check_log_jacobian_ulps(FAMILY["saturated"](F8), b),
+    },
+    "softmax_jacobian_diagonal": {
+        "ulps, saturated": lambda b: checks.check_diagonal_ulps(FAMILY["saturated"](F8), b),
+    },
     "cross_entropy_with_grad": {
         "mean": lambda b: checks.check_mean(FAMILY["sources_100x5"](F8), b),
         "autograd": lambda b: checks.check_autograd(
@@ -247,6 +272,9 @@ NOTICED_BY = {
     "one_minus_by_subtraction": {"ulps, saturated"},
     "diagonal_forgotten": set(CHECKS["softmax_jacobian"]),
     "blocks_of_the_first_row": set(CHECKS["softmax_jacobian"]),
+    "gap_by_subtraction": {"ulps, saturated"},
+    "lines_for_columns": set(CHECKS["log_softmax_jacobian"]),
+    "one_minus_exp_by_subtraction": {"ulps, saturated"},
     "scale_forgotten": {"mean", "autograd"},
     "probability_minus_one": {"ulps, likeliest label"},
     "onehot_forgotten": {"autograd", "ulps, likeliest label"},

@@ -42,7 +42,7 @@ def test_any_number_of_threads_at_a_size_that_takes_them(op, backend, dtype):
 @pytest.mark.parametrize("shape", [(30_000, 5), (700, 300), (40, 4001), (2, 3, 40_000)], ids=str)
 @pytest.mark.parametrize("axis", [0, -1])
 def test_any_number_of_threads_for_plain_calls(op, shape, axis, dtype):
-    if op == "softmax_jacobian":
+    if op in oracle.JACOBIANS:
         shape, axis = (1000, shape[-1] % 100 + 5), -1
     args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype), axis)
     results = []
@@ -74,7 +74,7 @@ def test_any_size_of_blocks(op, blocks, backend, monkeypatch):
 def test_a_row_alone_and_in_company(op, n, backend, dtype):
     """At any position of any batch."""
     rows = 70 if n <= 33 else 3
-    n = min(n, 200) if op == "softmax_jacobian" else n
+    n = min(n, 200) if op in oracle.JACOBIANS else n
     args = oracle.arguments(op, inputs.width(n, dtype, rows=rows))
     options = {"reduction": "none"} if op.startswith("cross") else {}
     together = checks.call(op, *args, backend=backend, **options)

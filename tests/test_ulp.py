@@ -44,6 +44,26 @@ def test_jacobian(name, backend, dtype):
     checks.check_jacobian_ulps(_logits(name, dtype)[:12], backend)
 
 
+@pytest.mark.parametrize("name", [*inputs.FAMILIES, 1, 2, 7, 17], ids=str)
+def test_log_jacobian(name, backend, dtype):
+    checks.check_log_jacobian_ulps(_logits(name, dtype)[:12], backend)
+
+
+@pytest.mark.parametrize("exponent", [-120, -60, -8, -2, 2])
+def test_log_jacobian_at_any_logarithm(exponent, backend, dtype):
+    """On both sides of -1/2, where expm1 takes over, and where 1 - exp is 1, or as small as its argument."""
+    logy = -(2.0**exponent * inputs.rng(5).uniform(0.25, 2, size=(200, 6))).astype(dtype)
+    logy[0, :3] = -0.5, np.nextafter(dtype.type(-0.5), dtype.type(0)), -np.finfo(dtype).smallest_subnormal
+    exact = oracle.exact_log_softmax_jacobian(logy)
+    (blocks,) = checks.call("log_softmax_jacobian", logy, backend=backend)
+    assert exact.ulps(blocks) <= 3
+
+
+@pytest.mark.parametrize("name", [*inputs.FAMILIES, 1, 2, 7, 17, 100, 1025], ids=str)
+def test_diagonal(name, backend, dtype):
+    checks.check_diagonal_ulps(_logits(name, dtype)[:12], backend)
+
+
 @pytest.mark.parametrize("name", [n for n in inputs.FAMILIES if n != "masked"] + [1, 2, 9, 33, 100], ids=str)
 def test_cross_entropy(name, backend, dtype):
     x = _logits(name, dtype)[:20]

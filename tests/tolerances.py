@@ -17,6 +17,7 @@ _ULPS = {
     "softmax": 3,
     "log_softmax": 4,
     "softmax_jacobian": 7,
+    "log_softmax_jacobian": 3,
     "cross_entropy": 4,
     "cross_entropy_with_grad": 4,
 }

@@ -89,7 +89,10 @@ def products(y32: F32, g32: F32, y64: F64, matrix: Matrix) -> None:
 def jacobians(y32: F32, y64: F64, layout: Literal["batched", "sparse"]) -> None:
     assert_type(fs.softmax_jacobian(y32), F32)
     assert_type(fs.softmax_jacobian(y64, layout="dense", out=y64), F64)
+    assert_type(fs.softmax_jacobian(y32, layout="diagonal", out=y32), F32)
     assert_type(fs.softmax_jacobian(y32, layout="sparse"), bsr_array[np.float32])
+    assert_type(fs.log_softmax_jacobian(y32, layout="diagonal"), F32)
+    assert_type(fs.log_softmax_jacobian(y64, 0, layout="operator"), LinearOperator[np.float64])
     assert_type(fs.softmax_jacobian(y64, 0, layout="operator"), LinearOperator[np.float64])
     assert_type(fs.softmax_jacobian(y64, layout=layout), F64 | bsr_array[np.float64])
     assert_type(fs.softmax_jacobian([0.5, 0.5], layout="sparse"), bsr_array[np.floating[Any]])

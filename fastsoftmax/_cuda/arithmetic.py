@@ -69,7 +69,7 @@ def _from_hardware(t):
 
 
 def _from_polynomial(t, dtype):
-    number, fma, scale, polynomial = t.number, t.fma, t.scale, _make_polynomial(t, dtype)
+    number, fma, scale, polynomial = t.number, t.fma, t.scale, make_polynomial(t, dtype)
     log2_e, rounder, lowest = (number(c) for c in (1.4426950408889634, _ROUND[dtype], _LOWEST[dtype]))
     high, low = (number(-c) for c in _LOG2[dtype])
     zero, one = number(0), number(1)
@@ -96,7 +96,8 @@ def _from_polynomial(t, dtype):
     return Exp(exp, exp_shifted)
 
 
-def _make_polynomial(t, dtype):
+def make_polynomial(t, dtype):
+    """``(exp(r) - 1 - r) / r**2`` of ``abs(r) <= log(2) / 2``."""
     fma = t.fma
     a, b, c, d, e, f, *rest = (t.number(v) for v in _POLYNOMIAL[dtype])
 

@@ -54,15 +54,11 @@ def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=
 
 
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
-    check_choice(layout, "layout", LAYOUTS)
-    if layout != "batched":
-        raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
-    with Call(backend, y=y).on_its_device() as call:
-        rows = rows_of(call.shape, axis, last=True)
-        outer, n, _ = rows.canonical
-        result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
-        call.run(jacobian_recipe, rows, result.buffer)
-        return result.finish()
+    return _jacobian("softmax_jacobian", axis, layout, out, backend, y=y)
+
+
+def log_softmax_jacobian(logy, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):
+    return _jacobian("log_softmax_jacobian", axis, layout, out, backend, logy=logy)
 
 
 def cross_entropy(
@@ -113,6 +109,18 @@ def _forward(op, fill, x, axis, out, where, backend):
         result = Result(call, call.shape, rows.canonical, out, rows)
         call.run(partial(rows_recipe, op), rows, result.buffer)
         return result.finish(mask, fill)
+
+
+def _jacobian(op, axis, layout, out, backend, **output):
+    check_choice(layout, "layout", LAYOUTS)
+    if layout != "batched":
+        raise ValueError(f"layout={layout!r} is for NumPy arrays; on a CUDA device there is 'batched'")
+    with Call(backend, **output).on_its_device() as call:
+        rows = rows_of(call.shape, axis, last=True)
+        outer, n, _ = rows.canonical
+        result = Result(call, (*rows.kept, n, n), (outer, n, n), out)
+        call.run(partial(jacobian_recipe, op), rows, result.buffer)
+        return result.finish()
 
 
 def _product(op, axis, out, backend, **arrays):

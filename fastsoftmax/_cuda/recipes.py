@@ -70,6 +70,7 @@ _OPS = {
     "log_softmax": _Op("forward", ("x",), ("out",), forward.PARTIAL),
     "logsumexp": _Op("forward", ("x",), ("out",), forward.PARTIAL),
     "softmax_jacobian": _Op("jacobian", ("y",), ("out",), 0),
+    "log_softmax_jacobian": _Op("jacobian", ("logy",), ("out",), 0),
     "softmax_vjp": _Op("vjp", ("y", "g"), ("out",), vjp.PARTIAL),
     "log_softmax_vjp": _Op("log_products", ("logy", "g"), ("out",), log_products.PARTIAL),
     "log_softmax_jvp": _Op("log_products", ("logy", "t"), ("out",), log_products.PARTIAL),
@@ -97,13 +98,14 @@ def rows_recipe(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEM
 
 
 @lru_cache(maxsize=4096)
-def jacobian_recipe(storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
-    """The batched Jacobian."""
-    plan = plan_of("softmax_jacobian", storage, canonical, vector=vector, shared_memory=shared_memory)
+def jacobian_recipe(op, storage, canonical, *, vector=True, shared_memory=SHARED_MEMORY):
+    """A batched Jacobian."""
+    plan = plan_of(op, storage, canonical, vector=vector, shared_memory=shared_memory)
     m, n, _ = canonical
     grid = plan.blocks((m * n, n, 1))
-    args = ("y", "out", m * n, n, 1)
-    return Recipe((Launch(Spec("jacobian", "line", plan), grid, plan.block, plan.shared_bytes(1), args),))
+    spec = Spec("jacobian", "line", plan, (("op", op),))
+    args = (*_OPS[op].rows, "out", m * n, n, 1)
+    return Recipe((Launch(spec, grid, plan.block, plan.shared_bytes(1), args),))
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,8 @@ the same kernels through `fastsoftmax._cuda.operations`, without a copy. The ker
 import math
 from functools import partial
 
+import numpy as np
+
 from fastsoftmax._cuda.availability import reason_unavailable
 
 if (reason := reason_unavailable()) is not None:
@@ -65,8 +67,7 @@ def log_softmax_jvp(logy, t, out):
 
 @_kernel
 def softmax_jacobian(y, out):
-    recipe = partial(jacobian_recipe, y.dtype.name, y.shape)
-    run_on_host(get_driver(), recipe, {"y": y}, {"out": out})
+    _matrices("softmax_jacobian", out, y=y)
 
 
 @_kernel
@@ -79,10 +80,35 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
     _cross_entropy(x, labels, weight, smoothing, scale, loss=loss, out=out)
 
 
+@_kernel
+def softmax_jacobian_diagonal(y, out):
+    # J_ii = y_i * (1 - y_i); of an entry above 1/2 the product with its indicator, which sums up the others.
+    dominant = y > 0.5
+    product = np.empty_like(y)
+    softmax_vjp(y, dominant.astype(y.dtype), product)
+    np.copyto(out, np.where(dominant, product, y * (1 - y)))
+
+
+@_kernel
+def log_softmax_jacobian(logy, out):
+    _matrices("log_softmax_jacobian", out, logy=logy)
+
+
+@_kernel
+def log_softmax_jacobian_diagonal(logy, out):
+    # J_ii = 1 - exp(logy_i), on the CPU: in less time than the copies to the GPU and back.
+    np.subtract(0, np.expm1(logy, dtype=np.float64), out=out, casting="same_kind")
+
+
 def _rows(op, out, **arrays):
     (first, *_) = arrays.values()
     recipe = partial(rows_recipe, op, first.dtype.name, first.shape)
     run_on_host(get_driver(), recipe, arrays, {"out": out})
+
+
+def _matrices(op, out, **output):
+    ((_, y),) = output.items()
+    run_on_host(get_driver(), partial(jacobian_recipe, op, y.dtype.name, y.shape), output, {"out": out})
 
 
 def _cross_entropy(x, labels, weight, smoothing, scale, **outputs):

@@ -16,8 +16,12 @@ log_softmax_jvp = kernels.log_softmax_jvp
 softmax_jacobian = kernels.softmax_jacobian
 cross_entropy = kernels.cross_entropy
 cross_entropy_with_grad = kernels.cross_entropy_with_grad
+softmax_jacobian_diagonal = kernels.softmax_jacobian_diagonal
+log_softmax_jacobian = kernels.log_softmax_jacobian
+log_softmax_jacobian_diagonal = kernels.log_softmax_jacobian_diagonal
 
-softmax_jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result
+for _jacobian in (softmax_jacobian, log_softmax_jacobian):
+    _jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result
 
 
 def _regime(op):

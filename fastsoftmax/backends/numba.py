@@ -49,6 +49,7 @@ from fastsoftmax.backends._numba_vectors import (
     lane,
     lanes,
     larger,
+    polynomial,
     splat,
     where_equal,
     where_greater,
@@ -195,7 +196,13 @@ def log_softmax_jvp(logy, t, out, part, parts, stop):
                 put(out, these, j, vector(t_tile, j) - dot)
 
 
-@_kernel(_in, _out, elements=lambda canonical: canonical[0] * canonical[1] ** 2, regime=lambda *_: "rows")
+def _matrices(function):
+    """The kernel of an op whose result has a matrix for each row."""
+    elements = lambda canonical: canonical[0] * canonical[1] ** 2  # noqa: E731
+    return _kernel(_in, _out, elements=elements, regime=lambda *_: "rows")(function)
+
+
+@_matrices
 def softmax_jacobian(y, out, part, parts, stop):
     outer, n, _ = y.shape
     tile = aligned(y, n + lanes(y))
@@ -309,6 +316,53 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
                 out[o, labels[o, i], i] = at_labels[r]
 
 
+@_kernel(_in, _out)
+def softmax_jacobian_diagonal(y, out, part, parts, stop):
+    tile, half, one = scratch(y), splat(y, 0.5), splat(y, 1)
+    for k in share(y, part, parts):
+        t = task(y, k, stop)
+        fetch(tile, y, t, splat(y, 0))
+        others = _sum_of_small(tile, t)
+        # J_ii = y_i * (1 - y_i)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                v = vector(tile, j)
+                put(out, t, j, v * where_greater(v, half, others, one - v))
+                look_ahead(y, None, t, j)
+
+
+@_matrices
+def log_softmax_jacobian(logy, out, part, parts, stop):
+    outer, n, _ = logy.shape
+    line, diagonal = aligned(logy, n + lanes(logy)), aligned(logy, n + lanes(logy))
+    for o in range(outer * part // parts, outer * (part + 1) // parts):
+        t = whole_row(logy, o * n, stop)
+        fetch(line, logy, t, splat(logy, 0))
+        # J_ij = (i == j) - exp(logy_j)
+        for j in range(t.vectors):
+            v = vector(line, j)
+            set_vector(diagonal, j, _one_minus_exp(v))
+            set_vector(line, j, splat(logy, 0) - _exp(v))
+        for i in range(n):
+            if is_set(stop):
+                break
+            block_row = whole_row(logy, (o * n + i) * n, stop)
+            for j in range(t.vectors):
+                put(out, block_row, j, vector(line, j))
+            out[o, i, i] = diagonal[i]
+
+
+@_kernel(_in, _out)
+def log_softmax_jacobian_diagonal(logy, out, part, parts, stop):
+    for k in share(logy, part, parts):
+        t = task(logy, k, stop)
+        # J_ii = 1 - exp(logy_i)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                put(out, t, j, _one_minus_exp(get(logy, t, j, splat(logy, 0))))
+                look_ahead(logy, out, t, j)
+
+
 @inlined
 def _centre(y_tile, y_max, g_tile, t):
     """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g.
@@ -366,16 +420,30 @@ def _exp(logy):
 
 
 @inlined
+def _one_minus_exp(logy):
+    """``1 - exp(logy)``: near 0 it is ``-h (1 + h / 4)``, ``h`` being ``2 (exp(logy / 2) - 1)``."""
+    zero, one, quarter, half = splat(logy, 0), splat(logy, 1), splat(logy, 0.25), logy * splat(logy, 0.5)
+    h = fma(logy * half, polynomial(half, "EXP"), logy)
+    return where_greater(logy, splat(logy, -0.5), zero - h * (one + h * quarter), one - _exp(logy))
+
+
+@inlined
 def _sum_but_dominant(tile, t):
     if t.vectors == 1 and t.tail <= 8:  # three roundings, for which the bound has room; scratch ends in zeros
         return _four(tile, 0) + _four(tile, 4)
+    return lane(_sum_of_small(tile, t), 0)
+
+
+@inlined
+def _sum_of_small(tile, t):
+    """The sum of each row's entries up to 1/2."""
     s = no_sum(tile)
     for start in stretches(t):
         s = before(start, s)
         for j in stretch(t, start):
             y = vector(tile, j)
             s = add(s, where_greater(y, splat(tile, 0.5), splat(tile, 0), y))
-    return lane(total(t, s), 0)
+    return total(t, s)
 
 
 @inlined

@@ -78,6 +78,26 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
         out[o, :, i] = [scale * d for d in dx]
 
 
+@_slow
+def softmax_jacobian_diagonal(y, out):
+    for o, i, row in _each_row(y):
+        # J_ii = y_i * (1 - y_i)
+        out[o, :, i] = [a * _one_minus(row, j) for j, a in enumerate(row)]
+
+
+@_slow
+def log_softmax_jacobian(logy, out):
+    for o, _, row in _each_row(logy):
+        out[o] = _log_jacobian_row(row)
+
+
+@_slow
+def log_softmax_jacobian_diagonal(logy, out):
+    for o, i, row in _each_row(logy):
+        # J_ii = 1 - exp(logy_i)
+        out[o, :, i] = [_one_minus_exp(a) for a in row]
+
+
 def _each_row(x):
     outer, _, inner = x.shape
     for o in range(outer):
@@ -199,6 +219,16 @@ def _jacobian_row(y):
 def _one_minus(y, i):
     """``1 - y_i``: of an entry above 1/2 as the sum of the others."""
     return _sum(y[:i] + y[i + 1 :]) if y[i] > 0.5 else 1 - y[i]
+
+
+def _log_jacobian_row(logy):
+    # J_ij = (i == j) - exp(logy_j)
+    n = len(logy)
+    return [[_one_minus_exp(logy[j]) if i == j else -_exp(logy[j]) for j in range(n)] for i in range(n)]
+
+
+def _one_minus_exp(a):
+    return 0.0 - math.expm1(a) if a < 709 else -_exp(a)
 
 
 def _targets(n, label, weight, smoothing):

@@ -20,6 +20,7 @@ from bench import gpu_cases
 from fastsoftmax._cuda.compiler import to_cubin, to_ptx
 from fastsoftmax._cuda.plan import SHARED_MEMORY, WARP
 from fastsoftmax._cuda.recipes import cross_entropy_recipe, jacobian_recipe, rows_recipe
+from fastsoftmax.registry import JACOBIANS
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))
 STORAGES = ("float32", "float64", "float16", "bfloat16")
@@ -64,7 +65,8 @@ def cases():
     """Names and kernels to compile."""
     for storage in STORAGES:
         for n in (10, 64, 1024, 4096):
-            yield f"{storage} softmax_jacobian n={n}", jacobian_recipe(storage, (100, n, 1)).launches[0].spec
+            for op in JACOBIANS:
+                yield f"{storage} {op} n={n}", jacobian_recipe(op, storage, (100, n, 1)).launches[0].spec
         for n, inner in SHAPES if storage == STORAGES[0] else FEWER_SHAPES:
             shape = (64, n, inner)
             recipes = {op: rows_recipe(op, storage, shape) for op in OPS}

@@ -92,6 +92,14 @@ def jacobian(y, storage):
     return desired, JACOBIAN_ULPS * ulp(desired, storage)
 
 
+def log_jacobian(logy, storage):
+    """The same of log-softmax."""
+    logy = logy[:, :, 0]
+    desired = np.repeat(-np.exp(logy)[:, None, :], logy.shape[1], axis=1)
+    np.einsum("rii->ri", desired)[...] = -np.expm1(logy)
+    return desired, JACOBIAN_ULPS * ulp(desired, storage)
+
+
 def cross_entropy(x, labels, weight, smoothing, factor, storage):
     """Each row's loss and its gradient, with the allowances."""
     n = x.shape[1]

@@ -37,6 +37,11 @@ def test_jacobian_of_dominant_rows(dtype, backend):
     checks.check_jacobian_ulps(inputs.saturated(dtype), backend)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_diagonal_of_dominant_rows(dtype, backend):
+    checks.check_diagonal_ulps(inputs.saturated(dtype), backend)
+
+
 @pytest.mark.parametrize("axis", [0, 1, (0, 2), None])
 def test_axes(axis, backend):
     x = inputs.rng(1).normal(size=(3, 4, 5))

@@ -214,10 +214,22 @@ def test_jacobian_in_every_regime(regime, n, storage, use_regime, driver):
     check_jacobian(driver, n, storage)
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 13, 33])
+def test_log_jacobian(n, storage, driver):
+    logy = forward_of("log_softmax", logits((2 if n > 20 else 5, n, 1), storage), storage)
+    out = poisoned((*logy.shape[:2], n), storage)
+    recipe = partial(jacobian_recipe, "log_softmax_jacobian", storage, logy.shape)
+    run_on_host(driver, recipe, {"logy": logy}, {"out": out})
+    actual = exact.from_stored(out, storage)
+    exact.assert_within(actual, *exact.log_jacobian(exact.from_stored(logy, storage), storage))
+
+
 def check_jacobian(driver, n, storage):
     y = forward_of("softmax", logits((2 if n > 20 else 5, n, 1), storage), storage)
     out = poisoned((*y.shape[:2], n), storage)
-    run_on_host(driver, partial(jacobian_recipe, storage, y.shape), {"y": y}, {"out": out})
+    recipe = partial(jacobian_recipe, "softmax_jacobian", storage, y.shape)
+    run_on_host(driver, recipe, {"y": y}, {"out": out})
     actual = exact.from_stored(out, storage)
     exact.assert_within(actual, *exact.jacobian(exact.from_stored(y, storage), storage))
 
