@@ -1,8 +1,8 @@
 """Batched Jacobians, line by line.
 
-Of softmax ``J_ij = y_i * ((i == j) - y_j)``, of log-softmax ``(i == j) - exp(logy_j)``. A line is to the plan what
-a row is to other kernels: its team reads the row of ``y``, which the lines of one block of the result share in
-the cache.
+Of softmax ``J_ij = y_i * ((i == j) - y_j)``, of log-softmax ``(i == j) - exp(logy_j)``. A line is to the plan
+what a row is to other kernels: its team reads the row of ``y``, which the lines of one block of the result
+share in the cache.
 """
 
 from fastsoftmax._cuda.arithmetic import make_exp, make_polynomial, make_sums
