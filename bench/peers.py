@@ -12,7 +12,7 @@ from functools import cache, partial
 import numpy as np
 
 import fastsoftmax as fs
-from fastsoftmax.registry import JACOBIANS
+from bench.cases import JACOBIANS
 
 DEFAULT = "fastsoftmax"  # the candidate that names no backend
 
