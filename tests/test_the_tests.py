@@ -6,7 +6,7 @@ from autograd import jacobian
 
 import fastsoftmax as fs
 from fastsoftmax.backends import python as specification
-from tests import checks, inputs, mutation, oracle
+from tests import accuracy, checks, inputs, mutation, oracle
 from tests.mutants import MUTANTS
 
 
@@ -408,3 +408,9 @@ def test_mape():
 def test_mutants_are_of_these_sources():
     """`make mutants` takes an hour, and is run seldom: the sources may have changed."""
     mutation.check_table(MUTANTS)
+
+
+@pytest.mark.skipif(not accuracy.WIDE_LONGDOUBLE, reason="longdouble is float64: mpmath is the reference")
+def test_the_reference_of_accuracy():
+    """`make accuracy` measures by longdouble, of which mpmath says how far it is off."""
+    assert accuracy.reference_error() < 0.01
