@@ -95,11 +95,13 @@ template <bool known, class R> struct AtLabel {
         return is_negative(sign);
     }
 
+    ALWAYS inline mask_of<V> are_at(ptrdiff_t line) const { return are_equal(lane, (int_of<R>)line - bits_of<V>{}); }
+
     /* In each lane the entry of its line, or 0. */
     ALWAYS inline V from(Lines<const R> x, ptrdiff_t lines) const {
         if constexpr (!known) return gather(x.at, x.stride, label);
         V v = splat<V>(0);
-        for (ptrdiff_t j = 0; j < lines; j++) v = select(are_equal(lane, (int_of<R>)j - bits_of<V>{}), load(x.at + j * x.stride), v);
+        for (ptrdiff_t j = 0; j < lines; j++) v = select(are_at(j), load(x.at + j * x.stride), v);
         return v;
     }
 
@@ -107,7 +109,7 @@ template <bool known, class R> struct AtLabel {
     template <class Value> ALWAYS inline V of_each(Value value, ptrdiff_t lines) const {
         if constexpr (!known) return of_lanes<V>([&](int l) ALWAYS { return label[l] < 0 ? 0 : value(label[l]); });
         V v = splat<V>(0);
-        for (ptrdiff_t j = 0; j < lines; j++) v = select(are_equal(lane, (int_of<R>)j - bits_of<V>{}), splat<V>(value(j)), v);
+        for (ptrdiff_t j = 0; j < lines; j++) v = select(are_at(j), splat<V>(value(j)), v);
         return v;
     }
 
@@ -116,7 +118,7 @@ template <bool known, class R> struct AtLabel {
         if constexpr (known) {
             for (ptrdiff_t j = 0; j < lines; j++) {
                 R *p = out.at + j * out.stride;
-                store(p, select(are_equal(lane, (int_of<R>)j - bits_of<V>{}), v, load(p)));
+                store(p, select(are_at(j), v, load(p)));
             }
             return;
         }
