@@ -76,7 +76,7 @@ class Case:
         return replace(self, shape=tuple(min(s, 40 if i else 20) for i, s in enumerate(self.shape)))
 
 
-ROW_OPS = tuple(op for op in OPS if "jacobian" not in op)
+ROW_OPS = tuple(op for op in OPS if "jacobian" not in op and not op.startswith("soft_"))
 # Not the registry's: `bench.gate` runs these cases on revisions that have no such name.
 JACOBIANS = ("softmax_jacobian", "log_softmax_jacobian")
 CASES = (
@@ -86,6 +86,11 @@ CASES = (
     Case("softmax_jacobian", (1000, 5), "float64", layout="dense"),
     *(Case("softmax_jacobian", s, dtype, layout="diagonal") for s in DIAGONAL_SHAPES for dtype in DTYPES),
     *(Case(op, (1000, 1000), dtype, axis=0) for op in ("softmax", "softmax_vjp") for dtype in DTYPES),
+    *(
+        Case("cross_entropy_with_grad", shape, dtype, path=path)
+        for path in ("probabilities", "sample_weight=")
+        for shape, dtype in (((32, 10), "float32"), ((1000, 5), "float64"), ((1000, 1000), "float32"))
+    ),
     *(Case(op, (4096, 4096), "float32", out=True) for op in ("softmax", "softmax_vjp")),
 )
 
@@ -197,17 +202,28 @@ def _cross_entropy(case, x, labels, **said):
 
 
 def _cross_entropy_with_grad(
-    case, x, labels, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"
+    case,
+    x,
+    labels,
+    weight=None,
+    sample_weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    reduction="mean",
 ):
     """Of a target that is a distribution over the classes, whatever it comes from."""
     m, n = case.shape
     weight = np.ones(n) if weight is None else weight
-    target = np.full((m, n), label_smoothing / n)
-    target[np.arange(m), labels] += 1 - label_smoothing
-    target *= weight * (labels != ignore_index)[:, None]
+    of_rows = np.ones(m) if sample_weight is None else sample_weight
+    if labels.ndim == 1:
+        of_rows = of_rows * (labels != ignore_index)
+        total = (of_rows * weight[labels]).sum() if reduction == "mean" else 1
+        labels = np.eye(n)[labels]
+    else:
+        total = of_rows.sum() if reduction == "mean" else 1
+    target = (label_smoothing / n + (1 - label_smoothing) * labels) * weight * of_rows[:, None]
     losses = -(target * _log_softmax(case, x)).sum(-1)
     dx = _softmax(case, x) * target.sum(-1, keepdims=True) - target
-    total = weight[labels[labels != ignore_index]].sum() if reduction == "mean" else 1
     return losses if reduction == "none" else losses.sum() / total, dx / total
 
 

@@ -217,6 +217,8 @@ def _numpy():
         return loss * factor if said.get("reduction") == "none" else (loss * factor).sum()
 
     def cross_entropy_with_grad(x, labels, axis, out, **said):
+        if labels.ndim == 2:
+            return of_probabilities(x, labels, axis)
         rows = np.arange(len(x))
         factor, at_label, everywhere = factors(x, labels, **said)
         d = x - x.max(axis, keepdims=True)
@@ -232,12 +234,32 @@ def _numpy():
         e *= factor
         return loss * factor if said.get("reduction") == "none" else (loss * factor).sum(), e
 
-    def factors(x, labels, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"):
+    def of_probabilities(x, t, axis):
+        d = x - x.max(axis, keepdims=True)
+        e = np.exp(d)
+        total = e.sum(axis, keepdims=True)
+        sums = t.sum(axis, keepdims=True)
+        loss = (sums * np.log(total)).sum() - np.einsum("ij,ij->", t, d)
+        e *= sums / (len(x) * total)
+        e -= t / x.dtype.type(len(x))
+        return loss / x.dtype.type(len(x)), e
+
+    def factors(
+        x,
+        labels,
+        weight=None,
+        sample_weight=None,
+        ignore_index=None,
+        label_smoothing=0.0,
+        reduction="mean",
+    ):
         """Of all losses, of each row's at its label, and at each class; no path both ignores and smooths."""
         one = x.dtype.type(1)
         at_label = one if weight is None else weight[labels]
         if ignore_index is not None:
             at_label = at_label * (labels != ignore_index).astype(x.dtype)
+        if sample_weight is not None:
+            at_label = at_label * sample_weight
         total = (np.sum(at_label) if np.ndim(at_label) else len(x)) if reduction == "mean" else 1
         everywhere = np.full(x.shape[1], label_smoothing / x.shape[1], x.dtype) if label_smoothing else None
         return one / x.dtype.type(total), at_label * (one - x.dtype.type(label_smoothing)), everywhere
@@ -305,9 +327,12 @@ def _torch():
     def cross_entropy(x, labels, axis, out, **said):
         return loss_of(x, labels, **said)
 
-    def cross_entropy_with_grad(x, labels, axis, out, **said):
+    def cross_entropy_with_grad(x, labels, axis, out, sample_weight=None, **said):
         x = x.detach().requires_grad_()
-        loss = loss_of(x, labels, **said)
+        if sample_weight is None:
+            loss = loss_of(x, labels, **said)
+        else:
+            loss = (loss_of(x, labels, reduction="none") * sample_weight).sum() / sample_weight.sum()
         (dx,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
         return loss.detach(), dx
 
@@ -361,9 +386,11 @@ def _jax():
     def softmax_jacobian_diagonal(y, axis):
         return y * (1 - y)
 
-    def losses(x, labels, axis, weight=None, ignore_index=None, label_smoothing=0.0):
+    def losses(x, labels, axis, weight=None, sample_weight=None, ignore_index=None, label_smoothing=0.0):
         """And what a mean divides by."""
         logy = jax.nn.log_softmax(x, axis)
+        if labels.ndim == 2:
+            return -(labels * logy).sum(axis), len(x)
         at_label = jnp.take_along_axis(logy, labels[:, None], axis)[:, 0]
         loss = -(1 - label_smoothing) * at_label
         if label_smoothing:
@@ -371,6 +398,8 @@ def _jax():
         factor = jnp.ones_like(loss) if weight is None else weight[labels]
         if ignore_index is not None:
             factor *= labels != ignore_index
+        if sample_weight is not None:
+            factor *= sample_weight
         return loss * factor, factor.sum()
 
     def cross_entropy(x, labels, axis, reduction="mean", **said):

@@ -30,6 +30,10 @@ def _weights(x, _labels):
     return rng(3).uniform(0.5, 2, x.shape[-1]).astype(x.dtype)
 
 
+def _probabilities(x):
+    return rng(4).dirichlet(np.full(x.shape[-1], 0.5), len(x)).astype(x.dtype)
+
+
 PATHS = {
     "where=": SidePath(said=lambda x: {"where": rng(3).random(x.shape) < 0.8}),
     "rows apart": SidePath(lambda x: (_rows_apart(x),), is_strided=True),
@@ -37,6 +41,10 @@ PATHS = {
     "Fortran order": SidePath(lambda x: (np.asfortranarray(x),), is_strided=True),
     "a list": SidePath(lambda x: (x.tolist(),)),
     "int32 labels": SidePath(lambda x, labels: (x, labels.astype(np.int32))),
+    "probabilities": SidePath(lambda x, labels: (x, _probabilities(x))),
+    "sample_weight=": SidePath(
+        said=lambda x, _: {"sample_weight": rng(3).uniform(size=len(x)).astype(x.dtype)}
+    ),
     "weight=": SidePath(said=lambda *plain: {"weight": _weights(*plain)}),
     "ignore_index=": SidePath(said=lambda *_: {"ignore_index": 1}),
     "label_smoothing=": SidePath(said=lambda *_: {"label_smoothing": 0.1}),

@@ -13,7 +13,7 @@ LEAST_COLUMNS = 32
 # Elements a block: its floats stay within an L2 cache of 1 MB, and no line along an inner axis is short.
 BLOCK_ELEMENTS = 128 * 1024
 
-_OUTPUTS = {"cross_entropy_with_grad": 2}
+_OUTPUTS = {"cross_entropy_with_grad": 2, "soft_cross_entropy_with_grad": 2}
 
 
 class Converted:

@@ -21,9 +21,11 @@ from fastsoftmax import _front, _isa, api, registry
 from fastsoftmax._options import REDUCTIONS
 from fastsoftmax.registry import JACOBIANS, OPS  # in the order of the numbers in src_cy/call.h
 
+LOSSES = "cross_entropy", "soft_cross_entropy"
+
 # What has another meaning gets another number, since machine code of before may be on disk. A number that was
 # released stays bound to what it meant: LLVM ends the process where a symbol has no address.
-RUN, SUM = "fastsoftmax_run_2", "fastsoftmax_sum_1"
+RUN, SUM = "fastsoftmax_run_3", "fastsoftmax_sum_1"
 
 
 # ---- symbols -----------------------------------------------------------------------------------
@@ -34,25 +36,27 @@ def _array(address, dtype, *shape):
     return np.frombuffer((c_char * size).from_address(address), dtype).reshape(shape)
 
 
-@CFUNCTYPE(None, c_int, c_int, *[c_void_p] * 7, *[c_ssize_t] * 3, c_double, c_double)
-def _run(op, single, a, b, out, results, labels, weight, _, outer, n, inner, smoothing, scale):
+@CFUNCTYPE(None, c_int, c_int, *[c_void_p] * 8, *[c_ssize_t] * 3, c_double, c_double)
+def _run(op, single, a, b, out, results, labels, weight, samples, _, outer, n, inner, smoothing, scale):
     """Where there are no compiled kernels: those of the fastest backend, by way of Python."""
     dtype = np.float32 if single else np.float64
     if 0 in (outer, n, inner):
         if results and not n:
-            _array(results, dtype, outer, inner)[...] = -np.inf
+            _array(results, dtype, outer, inner)[...] = 0 if OPS[op] in LOSSES else -np.inf
         return
     args = [_array(p, dtype, outer, n, inner) for p in (a, b) if p]
     if labels:
-        weights = _array(weight, dtype, n) if weight else None
-        args += [_array(labels, np.intp, outer, inner), weights, smoothing]
-    if labels and out:
+        args.append(_array(labels, np.intp, outer, inner))
+    if is_loss := OPS[op] in LOSSES:
+        args.append(_array(weight, dtype, n) if weight else None)
+        args += [_array(samples, dtype, outer, inner) if samples else None, smoothing]
+    if is_loss and out:
         args.append(scale)
     if results:
         args.append(_array(results, dtype, outer, inner))
     if out:
         args.append(_array(out, dtype, outer, n, n if OPS[op] in JACOBIANS else inner))
-    name = "cross_entropy_with_grad" if labels and out else OPS[op]
+    name = f"{OPS[op]}_with_grad" if is_loss and out else OPS[op]
     with np.errstate(all="ignore"):
         registry.kernel(name)(*args)
 
@@ -88,22 +92,22 @@ def _is_single(array):
 
 
 @intrinsic(prefer_literal=True)
-def _call(_, op, a, b, out, results, labels, weight, everywhere, outer, n, inner, smoothing, scale):
+def _call(_, op, a, b, out, results, labels, weight, samples, everywhere, outer, n, inner, smoothing, scale):
     """Run a kernel. It is given the arrays, not their addresses: so temporaries live until it is over."""
 
     def codegen(context, builder, signature, args):
         pointer, word, size = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
-        parameters = [word, word, *[pointer] * 7, *[size] * 3, *[ir.DoubleType()] * 2]
+        parameters = [word, word, *[pointer] * 8, *[size] * 3, *[ir.DoubleType()] * 2]
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), parameters), RUN
         )
         pointers = [
-            _pointer(context, builder, *pair) for pair in zip(signature.args[1:8], args[1:8], strict=True)
+            _pointer(context, builder, *pair) for pair in zip(signature.args[1:9], args[1:9], strict=True)
         ]
-        builder.call(function, [word(op.literal_value), _is_single(a), *pointers, *args[8:]])
+        builder.call(function, [word(op.literal_value), _is_single(a), *pointers, *args[9:]])
         return context.get_dummy_value()
 
-    arrays = a, b, out, results, labels, weight, everywhere
+    arrays = a, b, out, results, labels, weight, samples, everywhere
     return types.void(op, *arrays, *[types.intp] * 3, types.float64, types.float64), codegen
 
 
@@ -255,7 +259,7 @@ def _forward(op):
             _check_apart(a, out)
             result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
-            _call(code, a, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
+            _call(code, a, None, result, None, None, None, None, None, outer, n, inner, 0.0, 1.0)
             return result
 
         return run
@@ -279,7 +283,7 @@ def _product(op, kernel):
             _check_apart(b, out)
             result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
-            _call(code, a, b, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
+            _call(code, a, b, result, None, None, None, None, None, outer, n, inner, 0.0, 1.0)
             return result
 
         return run
@@ -311,7 +315,7 @@ def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, n
         outer, n, inner, k = _canonical(a.shape, axis)
         _check_apart(a, out)
         result = _writable(out, reduced(a.shape, k), a.dtype)
-        _call(code, a, None, None, result, None, None, None, outer, n, inner, 0.0, 1.0)
+        _call(code, a, None, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
         return finished(result)
 
     return run
@@ -333,7 +337,7 @@ def _jacobian(op):
             _check_apart(a, out)
             result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
-            _call(code_of_diagonal, a, None, result, None, None, None, None, outer, n, inner, 0.0, 1.0)
+            _call(code_of_diagonal, a, None, result, None, None, None, None, None, outer, n, inner, 0.0, 1.0)
             return result
 
         def blocks(y, axis=-1, layout="batched", out=None, backend=None, num_threads=None):
@@ -344,7 +348,7 @@ def _jacobian(op):
             rows = a.reshape((outer, n, inner))
             if inner > 1:
                 rows = np.ascontiguousarray(rows.transpose((0, 2, 1)))
-            _call(code, rows, None, result, None, None, None, None, outer * inner, n, 1, 0.0, 1.0)
+            _call(code, rows, None, result, None, None, None, None, None, outer * inner, n, 1, 0.0, 1.0)
             return result
 
         return diagonal if is_diagonal else blocks
@@ -393,6 +397,20 @@ def _weights(weight, n, dtype):
 
 
 @register_jitable
+def _sample_weights(sample_weight, shape, dtype):
+    if sample_weight.shape != shape:
+        raise ValueError("sample_weight must have the shape of x without axis")
+    return sample_weight.astype(dtype)
+
+
+@register_jitable
+def _probabilities(labels, _, shape, k):
+    if labels.shape != shape:
+        raise ValueError("labels that are probabilities must have the shape of x")
+    return np.ascontiguousarray(labels)
+
+
+@register_jitable
 def _smoothing(label_smoothing, weight, n, dtype):
     """As a number, and what it adds to the weight of each class."""
     if not 0 <= label_smoothing <= 1:
@@ -404,13 +422,25 @@ def _smoothing(label_smoothing, weight, n, dtype):
 
 
 @register_jitable
-def _total_weight(targets, weight):
+def _total_weight(targets, weight, samples, losses):
     """What a mean divides by."""
-    taken = np.zeros(targets.size)
+    taken = np.zeros(losses.size)
     for i, label in enumerate(targets.flat):
-        if label >= 0:
-            taken[i] = 1.0 if weight is None else weight[label]
+        sample = _sample(samples, i)
+        if label >= 0 and sample != 0:
+            taken[i] = sample if weight is None else weight[label] * sample
     return _sum_of(taken)
+
+
+@register_jitable
+def _total_sample_weight(_, weight, samples, losses):
+    """The same with probabilities."""
+    return float(losses.size) if samples is None else _sum_of(samples)
+
+
+@register_jitable
+def _sample(samples, i):
+    return 1.0 if samples is None else float(samples.flat[i])
 
 
 @register_jitable
@@ -423,24 +453,34 @@ def _quotient(losses, total):
     return losses.dtype.type(np.divide(_sum_of(losses), total))
 
 
-def _check_loss(x, labels, weight, label_smoothing, reduction):
-    if not isinstance(labels, types.Array) or not isinstance(labels.dtype, types.Integer):
-        raise _error(f"takes integer arrays of labels: labels is {labels}")
-    if labels.ndim != x.ndim - 1 or labels.ndim == 0:
+def _check_loss(x, labels, weight, sample_weight, ignore_index, label_smoothing, reduction):
+    """Whether the labels are probabilities."""
+    soft = isinstance(labels, types.Array) and isinstance(labels.dtype, types.Float)
+    if not soft and (not isinstance(labels, types.Array) or not isinstance(labels.dtype, types.Integer)):
+        raise _error(f"takes arrays of integer labels, or of probabilities: labels is {labels}")
+    if soft and (labels.dtype != x.dtype or labels.ndim != x.ndim):
+        raise _error(f"takes probabilities of the dtype and dimensions of x, {x}: labels is {labels}")
+    if not soft and (labels.ndim != x.ndim - 1 or labels.ndim == 0):
         raise _error("takes labels with one dimension less than x, and at least one")
-    if not _is_default(weight):
-        _check(0, weight=weight)
-        if weight.ndim != 1:
-            raise _error(f"takes one weight for each class: weight is {weight}")
+    if soft and not _is_default(ignore_index):
+        raise _error("takes ignore_index with integer labels: rows of sample_weight 0 are left out")
+    for name, value, ndim in (("weight", weight, 1), ("sample_weight", sample_weight, x.ndim - 1)):
+        if not _is_default(value):
+            _check(0, **{name: value})
+            if value.ndim != ndim:
+                raise _error(
+                    f"takes one weight for each {'class' if name == 'weight' else 'row'}: {name} is {value}"
+                )
     if not _is_default(label_smoothing) and not isinstance(label_smoothing, (types.Float, types.Integer)):
         raise _error(f"takes a number between 0 and 1: label_smoothing is {label_smoothing}")
     if _written(reduction) not in REDUCTIONS:
         raise _error('takes reduction="mean", "sum" or "none", written so')
+    return soft
 
 
 def _loss(op):
     """All is said by name but for the first three: so one signature serves both."""
-    code, has_gradient = OPS.index("cross_entropy"), op == "cross_entropy_with_grad"
+    has_gradient = op == "cross_entropy_with_grad"
     gradient = _writable if has_gradient else _none
     finished = register_jitable((lambda loss, dx: (loss, dx)) if has_gradient else (lambda loss, dx: loss))
 
@@ -449,6 +489,7 @@ def _loss(op):
         labels,
         axis=-1,
         weight=None,
+        sample_weight=None,
         ignore_index=None,
         label_smoothing=None,
         reduction="mean",
@@ -457,12 +498,18 @@ def _loss(op):
         num_threads=None,
     ):
         _check(axis, x=x)
-        _check_loss(x, labels, weight, label_smoothing, reduction)
+        soft = _check_loss(x, labels, weight, sample_weight, ignore_index, label_smoothing, reduction)
         _refuse(backend=backend, num_threads=num_threads, **({} if has_gradient else {"out": out}))
         _check_out(out, x.dtype, x.ndim)
+        code = OPS.index("soft_cross_entropy" if soft else "cross_entropy")
+        targets_of = _probabilities if soft else _targets
+        by_kind = register_jitable((lambda t: (t, None)) if soft else (lambda t: (None, t)))
         weights = _none if _is_default(weight) else _weights
+        sample_weights = _none if _is_default(sample_weight) else _sample_weights
         smoothing = register_jitable(lambda *_: (0.0, None)) if _is_default(label_smoothing) else _smoothing
-        total_weight = _total_weight if _written(reduction) == "mean" else register_jitable(lambda *_: 1.0)
+        total_weight = register_jitable(lambda *_: 1.0)
+        if _written(reduction) == "mean":
+            total_weight = _total_sample_weight if soft else _total_weight
         reduced = register_jitable(lambda losses, _: losses) if _written(reduction) == "none" else _quotient
 
         def run(
@@ -470,6 +517,7 @@ def _loss(op):
             labels,
             axis=-1,
             weight=None,
+            sample_weight=None,
             ignore_index=None,
             label_smoothing=None,
             reduction="mean",
@@ -480,12 +528,15 @@ def _loss(op):
             a = np.ascontiguousarray(x)
             _check_apart(a, out)
             outer, n, inner, k = _canonical(a.shape, axis)
-            targets, w = _targets(labels, ignore_index, a.shape, k), weights(weight, n, a.dtype)
+            losses = np.empty(_without(a.shape, k), a.dtype)
+            targets, w = targets_of(labels, ignore_index, a.shape, k), weights(weight, n, a.dtype)
+            samples = sample_weights(sample_weight, losses.shape, a.dtype)
             share, everywhere = smoothing(label_smoothing, w, n, a.dtype)
-            total = total_weight(targets, w)
+            total = total_weight(targets, w, samples, losses)
             scale = 1 / total if total else 1.0
-            losses, dx = np.empty(targets.shape, a.dtype), gradient(out, a.shape, a.dtype)
-            _call(code, a, None, dx, losses, targets, w, everywhere, outer, n, inner, share, scale)
+            dx = gradient(out, a.shape, a.dtype)
+            b, of_rows = by_kind(targets)
+            _call(code, a, b, dx, losses, of_rows, w, samples, everywhere, outer, n, inner, share, scale)
             return finished(reduced(losses, total), dx)
 
         return run

@@ -14,9 +14,7 @@ from fastsoftmax._arrays import (
     Result,
     as_float,
     as_floats,
-    as_labels,
     as_mask,
-    as_weight,
     computed_in,
     is_half,
     rows_of,
@@ -25,6 +23,7 @@ from fastsoftmax._arrays import (
 from fastsoftmax._converted import Converted
 from fastsoftmax._cuda.door import also_on_device
 from fastsoftmax._front import exact_sum, floating_point_mode, front_door
+from fastsoftmax._targets import targets_of
 
 
 @front_door
@@ -414,13 +413,14 @@ def cross_entropy(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=None,
     label_smoothing=0.0,
     reduction="mean",
     backend=None,
     num_threads=None,
 ):
-    """Cross-entropy of softmax with integer labels: ``-log softmax(x)[label]``.
+    """Cross-entropy of softmax: ``-log softmax(x)[label]``, or ``-sum_j t_j log softmax(x)_j``.
 
     Formed as ``(max x - x_label) + log1p(sum of exp of the others)``, exact to 4 ULP also for a
     confident and right prediction, where ``-log(softmax(x))`` gives 0. Weights, ignored labels,
@@ -431,20 +431,24 @@ def cross_entropy(
     ----------
     x : array_like
         Logits.
-    labels : array_like of int
-        The class of each row, of the shape of ``x`` without ``axis``.
+    labels : array_like
+        The class of each row, integers of the shape of ``x`` without ``axis``; or probabilities ``t``, floats
+        of the shape of ``x``, which are not made to sum to 1.
     axis, backend, num_threads
         As for `softmax`.
     weight : array_like, optional
-        One factor for each class, by which its rows' losses are multiplied. Converted to the dtype of
-        ``x``, or to float32 for half precision.
+        One factor for each class, by which its rows' losses are multiplied, or its terms of them. As all
+        beside ``x`` converted to the dtype of ``x``, or to float32 for half precision.
+    sample_weight : array_like, optional
+        One factor for each row, of the shape of ``x`` without ``axis``. A row of weight 0 takes no part,
+        whatever is in it.
     ignore_index : int, optional
-        Rows with this label take no part: their loss is 0.
+        Rows with this label take no part: their loss is 0. Not with probabilities.
     label_smoothing : float
         Between 0 and 1: this share of each target is spread evenly over all classes.
     reduction : {"mean", "sum", "none"}
-        Over the rows; "none" returns one value a row, "mean" divides by the sum of the rows'
-        weights, ignored rows left out.
+        Over the rows; "none" returns one value a row, "mean" divides by the sum of the rows' weights,
+        ignored rows left out. With probabilities those are the ``sample_weight`` alone.
 
     Returns
     -------
@@ -455,14 +459,14 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        ``labels`` are not of an integer dtype, ``ignore_index`` is no int or ``label_smoothing`` no
-        number, and as for `softmax`.
+        ``labels`` are of another dtype, ``ignore_index`` is no int or ``label_smoothing`` no number, and as
+        for `softmax`.
     IndexError
         A label is negative or not below the number of classes; names the first such position. On a
         CUDA device, which no call waits for, that row's loss and gradient are NaN instead.
     ValueError
-        ``labels`` or ``weight`` have another shape, ``reduction`` is unknown or ``label_smoothing``
-        not between 0 and 1, and as for `softmax`.
+        ``labels`` or weights have another shape, ``reduction`` is unknown, ``label_smoothing`` not between
+        0 and 1 or ``ignore_index`` given with probabilities, and as for `softmax`.
     numpy.exceptions.AxisError, BackendUnavailable
         As for `softmax`.
 
@@ -471,13 +475,14 @@ def cross_entropy(
     >>> import fastsoftmax as fs
     >>> print(fs.cross_entropy([[40.0, 0.0]], [0]))
     4.248354255291589e-18
+    >>> print(fs.cross_entropy([[1.0, 0.0], [0.0, 0.0]], [[0.5, 0.5], [1.0, 0.0]], sample_weight=[1, 0]))
+    0.8132616875182228
     """
-    x, rows, targets, total_weight = _classification(
-        x, labels, axis, weight, ignore_index, label_smoothing, reduction
-    )
-    loss = np.empty(rows.reduced, computed_in(x.dtype))
-    _run("cross_entropy", backend, rows, (rows.view(x), *targets, loss), num_threads)
-    return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight)
+    options = weight, sample_weight, ignore_index, label_smoothing, reduction
+    x, rows, targets, divisor = _classification(x, labels, axis, *options)
+    loss = np.zeros(rows.reduced, computed_in(x.dtype))  # that of no classes
+    _run(targets.op("cross_entropy"), backend, rows, (rows.view(x), *targets, loss), num_threads)
+    return _reduce(loss.reshape(rows.kept), x.dtype, divisor)
 
 
 @front_door
@@ -489,6 +494,7 @@ def cross_entropy_with_grad(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=None,
     label_smoothing=0.0,
     reduction="mean",
@@ -498,13 +504,13 @@ def cross_entropy_with_grad(
 ):
     """`cross_entropy` and its gradient to ``x`` in one pass: ``dx = (softmax(x) - onehot(label)) / m``.
 
-    ``m`` is the number of rows (the sum of their weights) for ``reduction="mean"`` and 1 otherwise;
-    for ``"none"`` the gradient is that of each row's own loss. ``softmax - 1`` at the label is formed
-    without cancellation.
+    With probabilities ``t`` it is ``((sum_j t_j) softmax(x) - t) / m``. ``m`` is the number of rows (the sum
+    of their weights) for ``reduction="mean"`` and 1 otherwise; for ``"none"`` the gradient is that of each
+    row's own loss. ``softmax - 1`` at the label, or at the largest logit, is formed without cancellation.
 
     Parameters
     ----------
-    x, labels, axis, weight, ignore_index, label_smoothing, reduction, backend, num_threads
+    x, labels, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, backend, num_threads
         As for `cross_entropy`.
     out : ndarray, optional
         Where to put the gradient. May be ``x`` itself.
@@ -530,14 +536,13 @@ def cross_entropy_with_grad(
     >>> dx
     array([[ 0.5, -0.5]])
     """
-    x, rows, targets, total_weight = _classification(
-        x, labels, axis, weight, ignore_index, label_smoothing, reduction
-    )
-    loss = np.empty(rows.reduced, computed_in(x.dtype))
-    result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=_arrays_of(targets))
-    args = (rows.view(x), *targets, _scale(reduction, total_weight), loss, result.buffer)
-    _run("cross_entropy_with_grad", backend, rows, args, num_threads)
-    return _reduce(loss.reshape(rows.kept), x.dtype, reduction, total_weight), result.finish()
+    options = weight, sample_weight, ignore_index, label_smoothing, reduction
+    x, rows, targets, divisor = _classification(x, labels, axis, *options)
+    loss = np.zeros(rows.reduced, computed_in(x.dtype))  # that of no classes
+    result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=targets.arrays())
+    args = (rows.view(x), *targets, _scale(divisor), loss, result.buffer)
+    _run(targets.op("cross_entropy_with_grad"), backend, rows, args, num_threads)
+    return _reduce(loss.reshape(rows.kept), x.dtype, divisor), result.finish()
 
 
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
@@ -599,10 +604,6 @@ def _derivative(op, inputs, axis, out, backend, num_threads):
     return result.finish()
 
 
-def _arrays_of(arguments):
-    return [a for a in arguments if isinstance(a, np.ndarray)]
-
-
 def _run(op, backend, rows, args, num_threads, fill=None):
     kernel = registry.kernel(op, backend)
     if is_half(args[0].dtype) or fill is not None:
@@ -610,36 +611,25 @@ def _run(op, backend, rows, args, num_threads, fill=None):
     _threads.run(kernel, rows.canonical, args, num_threads)
 
 
-def _classification(x, labels, axis, weight, ignore_index, label_smoothing, reduction):
-    """``x``, its rows, the kernels' ``(labels, weight, smoothing)``, and what a mean divides by."""
+def _classification(x, labels, axis, weight, sample_weight, ignore_index, label_smoothing, reduction):
+    """``x``, its rows, what kernels get beside it, and what the sum of losses is divided by, if summed."""
     ignore_index, smoothing = _options.check_loss(ignore_index, label_smoothing, reduction)
     x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
-    if weight is not None:
-        weight = as_weight(weight, rows.canonical[1], x.dtype)
-    labels = as_labels(labels, rows, ignore_index)
-    total_weight = labels.size if ignore_index is None and weight is None else _total_weight(labels, weight)
-    return x, rows, (labels, weight, smoothing), total_weight
+    targets = targets_of(rows, x.dtype, labels, weight, sample_weight, ignore_index, smoothing)
+    divisor = {"mean": targets.divisor, "sum": lambda: 1.0, "none": lambda: None}[reduction]()
+    return x, rows, targets, divisor
 
 
-def _total_weight(labels, weight):
-    """What "mean" divides by: the labels' weights, ignored ones left out."""
-    taking_part = labels >= 0
-    if weight is None:
-        return float(np.count_nonzero(taking_part))
-    return float(exact_sum(np.where(taking_part, weight.astype(np.float64)[labels], 0.0)))
-
-
-def _scale(reduction, total_weight):
+def _scale(divisor):
     """What gradients are multiplied by."""
     with floating_point_mode():
-        return 1 / (total_weight or 1.0) if reduction == "mean" else 1.0
+        return 1 / (divisor or 1.0)
 
 
-def _reduce(loss, dtype, reduction, total_weight):
+def _reduce(loss, dtype, divisor):
     # The mean of no rows is 0 / 0, NaN as in PyTorch.
     with floating_point_mode(), np.errstate(all="ignore"):
-        if reduction == "none":
+        if divisor is None:
             return loss.astype(dtype, copy=False)[()]
-        total = exact_sum(loss)
-        return (total / total_weight if reduction == "mean" else total).astype(dtype)
+        return (exact_sum(loss) / divisor).astype(dtype)

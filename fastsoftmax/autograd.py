@@ -9,8 +9,11 @@ from functools import update_wrapper
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
+from autograd.tracer import getval, isbox
 
 import fastsoftmax as fs
+from fastsoftmax._arrays import rows_of
+from fastsoftmax._targets import is_soft, row_weights, targets_of
 
 __all__ = (
     "cross_entropy",
@@ -190,12 +193,14 @@ def log_softmax_jvp(logy, t, /, axis=-1):
 def cross_entropy(x, labels, /, axis=-1, **options):
     """`fastsoftmax.cross_entropy`, differentiable in ``x``: ``dx = (softmax(x) - onehot(label)) / m``.
 
+    Where ``labels`` are probabilities, in these too: of each the gradient is ``-log_softmax(x) / m``.
+
     Parameters
     ----------
     x, labels, axis
         As for `fastsoftmax.cross_entropy`.
     **options
-        ``weight``, ``ignore_index``, ``label_smoothing`` and ``reduction``, as there.
+        ``weight``, ``sample_weight``, ``ignore_index``, ``label_smoothing`` and ``reduction``, as there.
 
     Returns
     -------
@@ -295,39 +300,96 @@ def _loss_vjp(_, x, labels, axis=-1, **options):
 
 
 def _loss_jvp(t, _, x, labels, axis=-1, **options):
-    products = t * _gradient(x, labels, axis, **options)
+    return _of_losses(t * _gradient(x, labels, axis, **options), axis, options)
+
+
+def _of_losses(products, axis, options):
     return anp.sum(products, axis=axis if options.get("reduction") == "none" else None)
 
 
 def _hessian_product(h, x, labels, axis, options):
     """Of each row ``S(softmax(x), h)``, times what its loss weighs."""
-    return _weights(x, labels, axis, **options) * softmax_vjp(softmax(x, axis), h, axis)
+    return _Weights(x, labels, axis, **options).of_rows() * softmax_vjp(softmax(x, axis), h, axis)
 
 
-def _weights(x, labels, axis, weight=None, ignore_index=None, label_smoothing=0.0, reduction="mean"):
-    """What each row's softmax is multiplied by in the gradient."""
-    labels = np.asarray(labels)
-    n = np.size(x) // max(labels.size, 1)
-    weight = np.ones(n) if weight is None else np.asarray(weight, np.float64)
-    takes_part = np.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
-    of_label = np.where(takes_part, weight[np.where(takes_part, labels, 0)], 0.0)
-    rows = np.where(takes_part, (1 - label_smoothing) * of_label + label_smoothing / n * weight.sum(), 0.0)
-    if reduction == "mean":
-        rows = rows / (of_label.sum() or 1.0)
-    return rows.reshape(_kept(np.shape(x), axis))
+class _Weights:
+    """What a loss weighs: it is ``sum_j u_j * -log y_j``, and its gradient ``y_j * sum u - u_j``."""
+
+    def __init__(
+        self,
+        x,
+        labels,
+        axis,
+        weight=None,
+        sample_weight=None,
+        ignore_index=None,
+        label_smoothing=0.0,
+        reduction="mean",
+    ):
+        given = labels
+        while isbox(given):
+            given = getval(given)
+        rows, self._kept = rows_of(np.shape(x), axis), _kept(np.shape(x), axis)
+        options = weight, sample_weight, ignore_index, label_smoothing
+        targets = targets_of(rows, np.dtype(np.float64), np.asarray(given), *options)
+        self._labels, self._targets, self._axis = labels, targets, axis
+        divisor = (targets.divisor() or 1.0) if reduction == "mean" else 1.0
+        shape = [length if kept == 1 else 1 for length, kept in zip(rows.shape, self._kept, strict=True)]
+        self._of_classes = np.ones(shape) if weight is None else targets.weight.reshape(shape)
+        self._of_samples = (
+            row_weights(targets.labels, None, targets.sample_weight).reshape(self._kept) / divisor
+        )
+
+    def of_probabilities(self):
+        """``u_j`` of a probability of 1, but for the smoothing."""
+        return (1 - self._targets.smoothing) * self._of_classes * self._of_samples
+
+    def of_rows(self):
+        """``sum u``, by which the softmax of a row is multiplied in the gradient."""
+        labels, weight, _, smoothing = self._targets
+        spread = smoothing * self._of_classes.mean() * self._of_samples
+        if is_soft(labels):
+            return _total(self._labels * self.of_probabilities(), self._axis) + spread
+        of_labels = row_weights(labels, weight, None).reshape(self._kept)
+        return (1 - smoothing) * of_labels * self._of_samples + spread
 
 
-defvjp(cross_entropy, _loss_vjp, argnums=(0,))
-defjvp(cross_entropy, _loss_jvp, argnums=(0,))
+def _per_probability(x, labels, axis, options):
+    """The derivative of the losses by their probabilities."""
+    return -_Weights(x, labels, axis, **options).of_probabilities() * log_softmax(x, axis)
+
+
+def _loss_vjp_of_labels(_, x, labels, axis=-1, **options):
+    return lambda g: _along(g, x, axis) * _per_probability(x, labels, axis, options)
+
+
+def _loss_jvp_of_labels(t, _, x, labels, axis=-1, **options):
+    return _of_losses(t * _per_probability(x, labels, axis, options), axis, options)
+
+
+def _gradient_vjp_of_labels(_, x, labels, axis=-1, **options):
+    u = _Weights(x, labels, axis, **options).of_probabilities()
+    return lambda h: u * (_dot(h, softmax(x, axis), axis) - h)
+
+
+def _gradient_jvp_of_labels(h, _, x, labels, axis=-1, **options):
+    h = h * _Weights(x, labels, axis, **options).of_probabilities()
+    return softmax(x, axis) * _total(h, axis) - h
+
+
+defvjp(cross_entropy, _loss_vjp, _loss_vjp_of_labels, argnums=(0, 1))
+defjvp(cross_entropy, _loss_jvp, _loss_jvp_of_labels, argnums=(0, 1))
 defvjp(
     _gradient,
     lambda _, x, labels, axis=-1, **options: lambda h: _hessian_product(h, x, labels, axis, options),
-    argnums=(0,),
+    _gradient_vjp_of_labels,
+    argnums=(0, 1),
 )
 defjvp(
     _gradient,
     lambda h, _, x, labels, axis=-1, **options: _hessian_product(h, x, labels, axis, options),
-    argnums=(0,),
+    _gradient_jvp_of_labels,
+    argnums=(0, 1),
 )
 
 __test__ = {name: globals()[name] for name in __all__}  # for doctest, to which they are autograd's functions

@@ -6,7 +6,6 @@ the result is made. Backends and threads are what is set in the process of a chu
 costs. Needs dask: ``pip install "fastsoftmax[dask]"``.
 """
 
-import math
 from functools import reduce
 from operator import itemgetter
 from typing import NamedTuple
@@ -17,8 +16,17 @@ from dask.graph_manipulation import clone
 
 import fastsoftmax as fs
 from fastsoftmax import _options, _threads
-from fastsoftmax._arrays import as_float, as_labels, as_weight, axes_of, computed_in, rows_of
+from fastsoftmax._arrays import as_float, axes_of, computed_in, rows_of
+from fastsoftmax._asarray import asarray
 from fastsoftmax._front import floating_point_mode
+from fastsoftmax._targets import (
+    as_labels,
+    as_weight,
+    check_probabilities,
+    check_sample_weight,
+    is_soft,
+    row_weights,
+)
 from fastsoftmax.accumulator import exact_sums, parts, rest_of, shifted_exp, sized, total_of
 from fastsoftmax.backends import numpy as vectors
 
@@ -138,6 +146,7 @@ def cross_entropy(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=None,
     label_smoothing=0.0,
     reduction="mean",
@@ -149,15 +158,17 @@ def cross_entropy(
     ----------
     x, axis, reread
         As for `softmax`.
-    labels : array_like or dask.array.Array of int
-        The class of each row, of the shape of ``x`` without ``axis``.
+    labels : array_like or dask.array.Array
+        The class of each row, of the shape of ``x`` without ``axis``; or probabilities of the shape of ``x``.
+    sample_weight : array_like or dask.array.Array, optional
+        One factor for each row.
     weight, ignore_index, label_smoothing, reduction
         As for `fastsoftmax.cross_entropy`.
 
     Returns
     -------
     dask.array.Array
-        The loss: of no dimensions, or with ``reduction="none"`` of the shape of ``labels``.
+        The loss: of no dimensions, or with ``reduction="none"`` of the shape of ``x`` without ``axis``.
 
     Raises
     ------
@@ -173,7 +184,8 @@ def cross_entropy(
     >>> cross_entropy(da.from_array([[40.0, 0.0]], chunks=1), [0]).compute()
     np.float64(4.248354255291589e-18)
     """
-    return _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread, False)[0]
+    options = weight, sample_weight, ignore_index, label_smoothing, reduction
+    return _loss(x, labels, axis, *options, reread, False)[0]
 
 
 def cross_entropy_with_grad(
@@ -183,6 +195,7 @@ def cross_entropy_with_grad(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=None,
     label_smoothing=0.0,
     reduction="mean",
@@ -194,7 +207,7 @@ def cross_entropy_with_grad(
 
     Parameters
     ----------
-    x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread
+    x, labels, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, reread
         As for `cross_entropy`.
 
     Returns
@@ -217,7 +230,8 @@ def cross_entropy_with_grad(
     >>> print(loss.round(6), dx)
     0.693147 [[ 0.5 -0.5]]
     """
-    return _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread, True)
+    options = weight, sample_weight, ignore_index, label_smoothing, reduction
+    return _loss(x, labels, axis, *options, reread, True)
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
@@ -395,63 +409,103 @@ def _log_softmax_of_rows(x, row_max, log_rest, out):
 # ---- cross-entropy -------------------------------------------------------------------------------
 
 
-def _loss(x, labels, axis, weight, ignore_index, label_smoothing, reduction, reread, with_grad):
+def _loss(
+    x, labels, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, reread, with_grad
+):
     """The loss and, if asked for, its gradient."""
     ignore_index, smoothing = _options.check_loss(ignore_index, label_smoothing, reduction)
     x, axes, dtype = _checked(x, axis)
     again = _again(x, reread)
-    n = math.prod(x.shape[k] for k in axes)
+    rows = rows_of(x.shape, axes)
+    n = rows.canonical[1]
     if weight is not None:
         weight = as_weight(weight, n, dtype).astype(np.float64)
-    labels = _labels(labels, x, axes, n, ignore_index)
+    labels = _targets(labels, x, axes, rows, ignore_index)
+    samples = () if sample_weight is None else (_sample_weights(sample_weight, x, axes, rows),)
     x, again = (a.astype(computed_in(dtype)) for a in (x, again))
     options = {"weight": weight, "smoothing": smoothing, "with_grad": with_grad}
     meta = np.empty((0,) * x.ndim, x.dtype)
     if _is_whole(x, axes):
         names = tuple(range(x.ndim))
-        both = da.blockwise(_whole, names, x, names, labels, names, axes=axes, meta=meta, **options)
+        arguments = [part for a in (x, labels, *samples) for part in (a, names)]
+        both = da.blockwise(_whole, names, *arguments, axes=axes, meta=meta, **options)
     else:
-        states = _states(x, axes)
-        both = _with_states(
-            _losses, again, axes, states, labels, _classes(x, axes), n=n, meta=meta, **options
-        )
+        others = labels, _at_labels(labels, weight, smoothing, axes), _classes(x, axes), *samples
+        both = _with_states(_losses, again, axes, _states(x, axes), *others, n=n, meta=meta, **options)
     losses = both.map_blocks(itemgetter(0), chunks=_reduced_chunks(x, axes), dtype=np.float64, meta=meta)
     losses = losses.sum(axes)
-    by = _divisor(labels, weight, ignore_index) if reduction == "mean" else 1
+    by = _divisor(labels, weight, ignore_index, samples, losses.size) if reduction == "mean" else 1
     loss = losses.astype(dtype) if reduction == "none" else _quotient(losses.sum(), by, dtype)
     if not with_grad:
         return loss, None
     return loss, both.map_blocks(_gradient, by, dtype, dtype=dtype, meta=meta.astype(dtype))
 
 
-def _divisor(labels, weight, ignore_index):
+def _divisor(labels, weight, ignore_index, samples, rows):
     """What a mean divides by."""
-    if weight is None and ignore_index is None:
-        return labels.size
-    return labels.map_blocks(_weights, weight, dtype=np.float64, meta=np.empty((0,) * labels.ndim)).sum()
+    if is_soft(labels):
+        return samples[0].sum() if samples else rows
+    if weight is None and ignore_index is None and not samples:
+        return rows
+    return _row_weights(labels, weight, *samples).sum()
+
+
+def _row_weights(labels, weight, samples=None):
+    meta = np.empty((0,) * labels.ndim)
+    return da.map_blocks(row_weights, labels, weight, samples, dtype=np.float64, meta=meta)
+
+
+def _at_labels(labels, weight, smoothing, axes):
+    """What each row's labels weigh together: 1 without weights."""
+    if not is_soft(labels):
+        return (1 - smoothing) * _row_weights(labels, weight)
+    if weight is not None:
+        labels = labels * weight.reshape([n if k in axes else 1 for k, n in enumerate(labels.shape)])
+    return (1 - smoothing) * labels.sum(axes, keepdims=True, dtype=np.float64)
 
 
 def _quotient(total, by, dtype):
     return da.map_blocks(_divided, total, by, dtype, dtype=dtype, meta=np.empty((), dtype))
 
 
-def _labels(labels, x, axes, n, ignore_index):
-    """Checked, -1 for what is ignored, with the dimensions and chunks of ``x``; ``axes`` have length one."""
-    kept = _without(x.shape, axes)
+def _targets(labels, x, axes, rows, ignore_index):
+    """Labels with the dimensions and chunks of ``x``, ``axes`` of length one, -1 for what is ignored.
+
+    Or probabilities, with all chunks of ``x``.
+    """
     is_lazy = isinstance(labels, da.Array)
+    if not is_lazy:
+        labels = asarray(labels, "labels")
+    if is_soft(labels):
+        check_probabilities(labels, rows, ignore_index)
+        return da.asarray(labels).rechunk(x.chunks)
+    n = rows.canonical[1]
     valid = _valid(labels._meta if is_lazy else labels, n, ignore_index)
     labels = labels.map_blocks(_valid, n, ignore_index, dtype=np.intp) if is_lazy else da.from_array(valid)
-    if labels.shape != kept:
+    if labels.shape != rows.kept:
         raise ValueError(
-            f"labels has shape {labels.shape}; expected {kept}, the shape of x {x.shape} without axis"
+            f"labels has shape {labels.shape}; expected {rows.kept}, the shape of x {x.shape} without axis"
         )
-    labels = labels.rechunk(_without(x.chunks, axes))
-    return labels[tuple(np.newaxis if k in axes else slice(None) for k in range(x.ndim))]
+    return _one_a_row(labels, x, axes)
+
+
+def _sample_weights(sample_weight, x, axes, rows):
+    is_lazy = isinstance(sample_weight, da.Array)
+    sample_weight = sample_weight if is_lazy else da.asarray(as_float(sample_weight, "sample_weight"))
+    check_sample_weight(sample_weight, rows)
+    as_float(sample_weight._meta, "sample_weight")
+    return _one_a_row(sample_weight.astype(np.float64), x, axes)
+
+
+def _one_a_row(a, x, axes):
+    """With the dimensions and chunks of ``x``, but ``axes`` of length one."""
+    a = a.rechunk(_without(x.chunks, axes))
+    return a[tuple(np.newaxis if k in axes else slice(None) for k in range(x.ndim))]
 
 
 def _valid(labels, n, ignore_index):
     rows = rows_of((*np.shape(labels), n), -1)
-    return as_labels(labels, rows, ignore_index).reshape(rows.kept)
+    return as_labels(labels, rows, ignore_index=ignore_index).reshape(rows.kept)
 
 
 def _classes(x, axes):
@@ -464,11 +518,6 @@ def _classes(x, axes):
     return classes
 
 
-def _weights(labels, weight):
-    taking_part = labels >= 0
-    return taking_part.astype(np.float64) if weight is None else np.where(taking_part, weight[labels], 0.0)
-
-
 def _divided(total, by, dtype):
     with np.errstate(all="ignore"):  # the mean of no rows is NaN
         return np.asarray(total / by).astype(dtype)[()]
@@ -479,15 +528,16 @@ def _gradient(both, by, dtype):
     return (dx * dx.dtype.type(1 / (by or 1.0))).astype(dtype, copy=False)
 
 
-def _whole(block, labels, axes, weight, smoothing, with_grad):
+def _whole(block, labels, samples=None, *, axes, weight, smoothing, with_grad):
     """Each row's loss and gradient, by the op: all of its entries are in the chunk."""
     op = fs.cross_entropy_with_grad if with_grad else fs.cross_entropy
     both = op(
         block,
-        labels.squeeze(axes),
+        labels if is_soft(labels) else labels.squeeze(axes),
         axes,
         weight=weight,
-        ignore_index=-1,
+        sample_weight=None if samples is None else samples.squeeze(axes),
+        ignore_index=None if is_soft(labels) else -1,
         label_smoothing=smoothing,
         reduction="none",
     )
@@ -495,30 +545,37 @@ def _whole(block, labels, axes, weight, smoothing, with_grad):
     return np.expand_dims(losses, axes).astype(np.float64), dx
 
 
-def _losses(block, state, labels, classes, axes, n, weight, smoothing, with_grad):
+def _losses(block, state, labels, at_label, classes, samples=None, *, axes, n, weight, smoothing, with_grad):
     """What the entries of a chunk add to each row's loss, and their part of its gradient."""
     x = as_float(block, "x")
     rows = rows_of(x.shape, axes)
-    everywhere = np.full(n, smoothing / n) if weight is None else smoothing / n * weight
-    at_label = (1 - smoothing) * _weights(labels, weight)
+    weight = np.ones(n) if weight is None else weight
+    everywhere = smoothing / n * weight
     losses = np.zeros(state.shape[1:])
+    samples = np.ones(losses.shape) if samples is None else samples
+    if is_soft(labels):
+        labels = rows.view(as_float(labels, "labels"))
+    else:
+        labels, samples = labels.reshape(rows.reduced), np.where(labels < 0, 0.0, samples)
     dx = rows.result(x.shape, x.dtype) if with_grad else None
-    per_row = [a.reshape(rows.reduced) for a in (labels, at_label, *_numbers(state), losses)]
+    per_row = [a.reshape(rows.reduced) for a in (at_label, samples, *_numbers(state), losses)]
     classes = classes.ravel()
-    shared = classes, everywhere[classes], float(everywhere.sum())
+    shared = classes, (1 - smoothing) * weight[classes], everywhere[classes], float(everywhere.sum())
     outs = (dx.buffer,) if with_grad else ()
-    _threads.run(_losses_of_rows, rows.canonical, (rows.view(x), *shared, *per_row, *outs))
+    _threads.run(_losses_of_rows, rows.canonical, (rows.view(x), labels, *shared, *per_row, *outs))
     return losses, dx.finish() if with_grad else None
 
 
 @sized
 def _losses_of_rows(
     x,
+    labels,
     classes,
+    weight,
     everywhere,
     all_everywhere,
-    labels,
     at_label,
+    samples,
     row_max,
     log_rest,
     reference,
@@ -526,18 +583,21 @@ def _losses_of_rows(
     losses,
     dx=None,
 ):
-    """Of the loss ``sum_j w_j -log y_j``, ``w`` being ``everywhere``, and ``at_label`` more at the label."""
+    """Of the loss ``sum_j w_j -log y_j``: ``w`` is ``everywhere`` and the label's, ``at_label`` in all."""
     for at, row in parts(x.shape):
-        part, m, log_sum, ignored = x[at].astype(np.float64), row_max[row], log_rest[row], labels[row] < 0
+        part, m, log_sum, sample = x[at].astype(np.float64), row_max[row], log_rest[row], samples[row]
         everywhere_ = everywhere[at[1], np.newaxis]
-        label = np.where(classes[at[1], np.newaxis] == labels[row], at_label[row], 0.0)
+        if labels.ndim == 3:
+            label = weight[at[1], np.newaxis] * labels[at]
+        else:
+            label = np.where(classes[at[1], np.newaxis] == labels[row], at_label[row], 0.0)
         terms = vectors._term(everywhere_ + label, m, part, log_sum)
-        losses[row] += np.where(ignored, 0.0, exact_sums(terms))
+        losses[row] += np.where(sample == 0, 0.0, sample * exact_sums(terms))
         if dx is not None:
             y = sum(shifted_exp(part, reference[row])) / total[row]
-            # 1 - y of a largest entry is rest / (1 + rest)
-            one_minus = np.where(part == m, -np.expm1(-log_sum), 1 - y)
-            others = all_everywhere * y - everywhere_
-            dx[at] = np.where(
-                ignored, 0.0, others + np.where(label != 0, -label * one_minus, at_label[row] * y)
-            )
+            # 1 - y of a largest above 2/3 is rest / (1 + rest), and does not cancel
+            largest = (part == m) & (log_sum < np.log(1.5))
+            of_labels = at_label[row] * y - label
+            np.copyto(of_labels, (at_label[row] - label) + at_label[row] * np.expm1(-log_sum), where=largest)
+            gradient = sample * ((all_everywhere * y - everywhere_) + of_labels)
+            dx[at] = np.where(sample == 0, 0.0, gradient)

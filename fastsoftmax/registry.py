@@ -38,9 +38,12 @@ OPS = (
     "softmax_jacobian_diagonal",
     "log_softmax_jacobian",
     "log_softmax_jacobian_diagonal",
+    "soft_cross_entropy",
+    "soft_cross_entropy_with_grad",
 )
 """Every op with a kernel. Backend modules define functions of these names, in this order; the JVP of
-softmax is its VJP, since the Jacobian is symmetric. The diagonals are layouts of the Jacobians."""
+softmax is its VJP, since the Jacobian is symmetric. The diagonals are layouts of the Jacobians, and soft
+labels are probabilities."""
 
 JACOBIANS = ("softmax_jacobian", "log_softmax_jacobian")
 """Those with a matrix for each row."""

@@ -64,6 +64,7 @@ cdef extern from "call.h" nogil:
         SOFTMAX_JACOBIAN_DIAGONAL
         LOG_SOFTMAX_JACOBIAN
         LOG_SOFTMAX_JACOBIAN_DIAGONAL
+        SOFT_CROSS_ENTROPY
     bint is_square(op_t)
     const int TILE
 
@@ -88,8 +89,9 @@ cdef extern from "call.h" nogil:
         void* out
         void* results
         Py_ssize_t* labels
+        const void* samples
         Layout s, sb, so
-        Py_ssize_t results_stride, labels_stride
+        Py_ssize_t results_stride, labels_stride, samples_stride
         Target target
         const int* given_up
         bint single
@@ -159,7 +161,8 @@ cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept
         c.s.outer = stop - start
     else:
         c.s.inner = stop - start
-        c.s.outer_stride = c.sb.outer_stride = c.so.outer_stride = c.results_stride = c.labels_stride = 1
+        c.s.outer_stride = c.sb.outer_stride = c.so.outer_stride = c.results_stride = 1
+        c.labels_stride = c.samples_stride = 1
     if c.conversion:
         c.first += start
     else:
@@ -172,6 +175,8 @@ cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept
         c.results = <char*>c.results + start * c.results_stride * itemsize
     if c.labels:
         c.labels += start * c.labels_stride
+    if c.samples:
+        c.samples = <const char*>c.samples + start * c.samples_stride * itemsize
     kernels.run(&c)
 
 
@@ -276,7 +281,7 @@ cdef void set_call(Call* c, Conversion* v, op_t op, cnp.ndarray a, cnp.ndarray b
     cdef bint rows_last = not along.adjacent or times == 2, is_ready
     c.op, c.single, c.conversion, c.given_up, c.first, c.ahead = op, is_single(type), NULL, NULL, 0, 0
     c.a = c.b = c.out = c.results = NULL
-    c.labels = NULL
+    c.labels, c.samples = NULL, NULL
     v.halves, v.mask.at, v.fill = NULL, NULL, 0
     set_stored(&v.a, a, type, a, along, rows_last)
     set_layout(&v.a, &c.s, real, False)
@@ -284,10 +289,10 @@ cdef void set_call(Call* c, Conversion* v, op_t op, cnp.ndarray a, cnp.ndarray b
         v.a.is_ready = False
     is_ready = v.a.is_ready
     c.a, c.results_stride = v.a.at, c.s.inner
-    c.labels_stride = c.s.inner
+    c.labels_stride = c.samples_stride = c.s.inner
     c.sb.outer_stride = c.sb.n_stride = c.so.outer_stride = c.so.n_stride = 0  # kernels move these pointers too
     if b is not None:
-        set_stored(&v.b, b, type, b, along, rows_last)
+        set_stored(&v.b, b, type_of(b), b, along, rows_last)
         set_layout(&v.b, &c.sb, real, False)
         is_ready, c.b = is_ready and v.b.is_ready, v.b.at
     if mask is not None:
@@ -345,28 +350,31 @@ def softmax_jacobian(cnp.ndarray y not None, cnp.ndarray out not None, *, int nu
     run_canonical(SOFTMAX_JACOBIAN, y, None, out, 2, num_threads)
 
 
-cdef void cross_entropies(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, double smoothing, double scale,
-                          cnp.ndarray loss, cnp.ndarray out, int threads) except *:
+cdef void cross_entropies(op_t op, cnp.ndarray x, cnp.ndarray labels, cnp.ndarray weight, cnp.ndarray samples,
+                          double smoothing, double scale, cnp.ndarray loss, cnp.ndarray out, int threads) except *:
     cdef Call c
     cdef Conversion v
     cdef Along along
     set_along(&along, 1, 3)
-    set_call(&c, &v, CROSS_ENTROPY, x, None, None, out, &along, 1)
-    c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
+    set_call(&c, &v, op, x, None if op == CROSS_ENTROPY else labels, None, out, &along, 1)
+    if op == CROSS_ENTROPY:
+        c.labels, c.labels_stride = <Py_ssize_t*>cnp.PyArray_DATA(labels), labels.strides[0] // labels.itemsize
+    if samples is not None:
+        c.samples, c.samples_stride = cnp.PyArray_DATA(samples), samples.strides[0] // samples.itemsize
     c.results, c.results_stride = cnp.PyArray_DATA(loss), loss.strides[0] // loss.itemsize
     _everywhere = set_target(&c, weight, smoothing, scale)  # kept to the end
     run(&c, threads)
 
 
-def cross_entropy(cnp.ndarray x not None, cnp.ndarray labels not None, weight, double smoothing,
+def cross_entropy(cnp.ndarray x not None, cnp.ndarray labels not None, weight, sample_weight, double smoothing,
                   cnp.ndarray loss not None, *, int num_threads=1):
-    cross_entropies(x, labels, weight, smoothing, 1.0, loss, None, num_threads)
+    cross_entropies(CROSS_ENTROPY, x, labels, weight, sample_weight, smoothing, 1.0, loss, None, num_threads)
 
 
-def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None, weight, double smoothing,
-                            double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
+def cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None, weight, sample_weight,
+                            double smoothing, double scale, cnp.ndarray loss not None, cnp.ndarray out not None, *,
                             int num_threads=1):
-    cross_entropies(x, labels, weight, smoothing, scale, loss, out, num_threads)
+    cross_entropies(CROSS_ENTROPY, x, labels, weight, sample_weight, smoothing, scale, loss, out, num_threads)
 
 
 def softmax_jacobian_diagonal(cnp.ndarray y not None, cnp.ndarray out not None, *, int num_threads=1):
@@ -379,6 +387,17 @@ def log_softmax_jacobian(cnp.ndarray logy not None, cnp.ndarray out not None, *,
 
 def log_softmax_jacobian_diagonal(cnp.ndarray logy not None, cnp.ndarray out not None, *, int num_threads=1):
     run_canonical(LOG_SOFTMAX_JACOBIAN_DIAGONAL, logy, None, out, 1, num_threads)
+
+
+def soft_cross_entropy(cnp.ndarray x not None, cnp.ndarray labels not None, weight, sample_weight, double smoothing,
+                       cnp.ndarray loss not None, *, int num_threads=1):
+    cross_entropies(SOFT_CROSS_ENTROPY, x, labels, weight, sample_weight, smoothing, 1.0, loss, None, num_threads)
+
+
+def soft_cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not None, weight, sample_weight,
+                                 double smoothing, double scale, cnp.ndarray loss not None, cnp.ndarray out not None,
+                                 *, int num_threads=1):
+    cross_entropies(SOFT_CROSS_ENTROPY, x, labels, weight, sample_weight, smoothing, scale, loss, out, num_threads)
 
 
 cdef class FloatingPointMode:

@@ -8,12 +8,13 @@ namespace {
 template <class R> struct Arrays {
     const R *a, *b;
     R *out, *results;
+    const R *samples;
     ptrdiff_t a_stride, b_stride;
 };
 
 template <class R> INLINE Arrays<R> arrays_of(const Call *c) {
-    return {(const R *)c->a, (const R *)c->b,   (R *)c->out,
-            (R *)c->results, c->s.outer_stride, c->b ? c->sb.outer_stride : 0};
+    return {(const R *)c->a,       (const R *)c->b,   (R *)c->out,                       (R *)c->results,
+            (const R *)c->samples, c->s.outer_stride, c->b ? c->sb.outer_stride : 0};
 }
 
 template <class T> INLINE T *moved(T *p, ptrdiff_t by) { return p ? p + by : nullptr; }
@@ -27,7 +28,7 @@ INLINE void through_panels(const Call *c, const Arrays<R> &x, ptrdiff_t i, const
     rows_to_panel(x.a + i * x.a_stride, x.a_stride, n, count, p, g.lanes);
     if (x.b) rows_to_panel(x.b + i * x.b_stride, x.b_stride, n, count, q, g.lanes);
     run(Rows<R>{g, {p, g.lanes}, {q, g.lanes}, {out ? p : nullptr, g.lanes}, moved(x.results, i), moved(c->labels, i),
-                count, &c->target, {x.a + (i + count) * x.a_stride, out}});
+                moved(x.samples, i), count, &c->target, {x.a + (i + count) * x.a_stride, out}});
     if (out) panel_to_rows(p, g.lanes, n, count, out);
 }
 } // namespace

@@ -15,6 +15,7 @@ enum op {
     SOFTMAX_JACOBIAN_DIAGONAL = CROSS_ENTROPY + 2, /* as in OPS of registry.py: cross_entropy_with_grad is between */
     LOG_SOFTMAX_JACOBIAN,
     LOG_SOFTMAX_JACOBIAN_DIAGONAL,
+    SOFT_CROSS_ENTROPY, /* and soft_cross_entropy_with_grad after it */
 };
 
 /* Whether a row of n entries has a result of n * n. */
@@ -23,8 +24,8 @@ static inline int is_square(enum op op) { return op == SOFTMAX_JACOBIAN || op ==
 /* What a pass goes over rows side by side by: so many vectors (grid.hpp). */
 enum { TILE = 4 };
 
-/* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's,
- * `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
+/* What weighs a cross-entropy's terms: at_label (times a weight per class unless that is NULL) the label's, or each class's by
+ * its probability, `everywhere` (NULL without smoothing) those of all classes, `total` its sum; `scale` the gradient. */
 typedef struct {
     const void *weight, *everywhere;
     double at_label, total, scale;
@@ -43,13 +44,14 @@ typedef struct {
 } Conversion;
 
 /* An op and its arrays. `b` is NULL for ops of one array, `out` where only `results` are wanted: those are one a row,
- * as are the labels, both canonical (outer, inner). */
+ * as are the labels, and the weights of rows unless that is NULL, all canonical (outer, inner). */
 typedef struct {
     enum op op;
     void *a, *b, *out, *results;
     ptrdiff_t *labels;
+    const void *samples;
     Layout s, sb, so;
-    ptrdiff_t results_stride, labels_stride;
+    ptrdiff_t results_stride, labels_stride, samples_stride;
     Target target;
     const int *given_up; /* whether to stop within long rows; NULL if there are none */
     int single;

@@ -264,6 +264,7 @@ template <class R> void run_block(const Call *c, ptrdiff_t i, const Part &p, con
     if (c->out) part.out = is_direct ? where_it_is<R>(v.out, c->so, of_result, &part.so) : room.out;
     part.results = v.halves ? room.one_a_row : moved((R *)c->results, i * (p.along_inner ? 1 : c->results_stride));
     part.labels = moved(c->labels, i * (p.along_inner ? 1 : c->labels_stride));
+    part.samples = moved((const R *)c->samples, i * (p.along_inner ? 1 : c->samples_stride));
     run_call<R>(&part);
     if (mask && c->out) fill_masked<R>(part, mask, entries, v.fill);
     if (c->out && !is_direct) put(v.out, of_result, (const R *)part.out);

@@ -1,41 +1,15 @@
 /* A cross-entropy is at_label * nll[label] + sum_j everywhere[j] * nll[j], as PyTorch defines it, with
  * nll_j = (max - x_j) + log(1 + rest): `Target` (call.h) says how they are weighed. Its gradient is
- * y_j * (at_label + total) - everywhere_j - (j == label) * at_label, with 1 - y of the largest formed from the others.
- * Uses summary.hpp. */
+ * y_j * (at_label + total) - everywhere_j - (j == label) * at_label, with 1 - y of the largest formed from the others. Both are
+ * times the weight of the row. Uses targets.hpp. */
 #pragma once
-#include "summary.hpp"
+#include "targets.hpp"
 
 namespace {
 template <class R> INLINE const R *everywhere_of(const Target *t) { return (const R *)t->everywhere; }
 
 template <class R> INLINE R at_label_of(const Target *t, ptrdiff_t label) {
     return (R)(t->weight ? t->at_label * ((const R *)t->weight)[label] : t->at_label);
-}
-
-/* Half of sum_j everywhere[j] * (max - x_j), since the difference of halves does not overflow; a class of weight 0 takes
- * no part, whatever its logit. `everywhere` lies along a row, or holds an entry for each line of rows side by side. */
-template <bool along, class R>
-void half_spread(const Grid g, Lines<const R> x, const vec<R> *most, const R *everywhere, vec<R> *spread) {
-    using V = vec<R>;
-    const V zero = splat<V>(0);
-    Sum<R> sum[MOST_VECTORS], part[MOST_VECTORS];
-    for (int w = 0; w < vectors<R>(g); w++) sum[w] = part[w] = Sum<R>::from(0);
-    for (ptrdiff_t j = 0; j < g.lines + (g.tail > 0); j++)
-        for (int w = 0; w < vectors<R>(g); w++) {
-            const ptrdiff_t left = (j < g.lines ? g.lanes : g.tail) - w * LANES<R>;
-            V v = load_part(x.at + j * x.stride + w * LANES<R>, left, zero);
-            V u = along ? load_part(everywhere + j * LANES<R>, left, zero) : splat<V>(everywhere[j]);
-            V term = u * (most[w] / 2 - v / 2);
-            part[w].add(select(equal(u, zero), u, term));
-            if (j % CHUNK == CHUNK - 1) {
-                sum[w].join(part[w]);
-                part[w] = Sum<R>::from(0);
-            }
-        }
-    for (int w = 0; w < vectors<R>(g); w++) {
-        sum[w].join(part[w]);
-        spread[w] = along ? all_lanes(sum[w]) : sum[w].value();
-    }
 }
 
 /* at_label * nll of the label, by halves where the difference of the logits overflows: at_label may be small. A factor of
@@ -52,13 +26,17 @@ template <class V> INLINE V loss_at_label(V at_label, V most, V x_label, V log1p
 template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R most, const Summary<vec<R>> &s) {
     using V = vec<R>;
     const Target *t = &r.call->target;
-    const R *everywhere = everywhere_of<R>(t), total = (R)t->total, scale = (R)t->scale;
+    const R *everywhere = everywhere_of<R>(t), total = (R)t->total, scale = (R)t->scale * r.sample;
     const Ratio<V> per_exp = ratio(product(s.unit, s.inverse));
     const R y_label = times(splat<V>(r.out[r.label]), per_exp)[0];
     const R one_minus = x_label == most ? share(s.rest, s.inverse)[0] : 1 - y_label;
     const Ratio<V> q = multiple(splat<V>(scale * (at_label + total)), per_exp);
-    on_kind<ROW>(r.grid(), Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
-    for (ptrdiff_t j = 0; everywhere && j < r.n; j++) r.out[j] -= scale * everywhere[j];
+    const V scales = splat<V>(scale), none = splat<V>(NAN);
+    const auto e = r.lines_of(r.out);
+    if (everywhere)
+        on_kind<ROW>(r.grid(), TargetGradient<R, true>{e, e, Weights<R, true>(t, {}), &q, &scales, &none, &none});
+    else
+        on_kind<ROW>(r.grid(), Times<R>{e, e, &q});
     r.out[r.label] = scale * ((total * y_label - (everywhere ? everywhere[r.label] : 0)) - at_label * one_minus);
 }
 
@@ -69,9 +47,11 @@ template <bool known, class R> struct AtLabel {
     ptrdiff_t label[LANES<R>]; /* or, of few lines, `lane` */
     bits_of<V> lane;
     mask_of<V> ignored;
-    V at, everywhere, x;
+    V at, everywhere, x, sample;
 
-    ALWAYS inline void look_up(const ptrdiff_t *labels, ptrdiff_t count, const Target *t, Lines<const R> row, ptrdiff_t lines) {
+    ALWAYS inline void look_up(const Rows<R> &r, int w) {
+        const Target *t = r.target;
+        const ptrdiff_t *labels = r.labels + w * LANES<R>, count = r.count - w * LANES<R>, lines = r.g.lines;
         const auto weight = [&](ptrdiff_t label) ALWAYS { return at_label_of<R>(t, label); };
         const auto smoothing = [&](ptrdiff_t label) ALWAYS { return everywhere_of<R>(t)[label]; };
         if constexpr (known)
@@ -80,8 +60,9 @@ template <bool known, class R> struct AtLabel {
             __builtin_memcpy(label, labels, sizeof label);
         else
             for (int l = 0; l < LANES<R>; l++) label[l] = l < count ? labels[l] : -1;
-        ignored = are_negative();
-        x = from(row, lines);
+        sample = r.sample(w);
+        ignored = are_negative() | equal(sample, splat<V>(0));
+        x = from({r.a.at + w * LANES<R>, r.a.stride}, lines);
         at = t->weight ? of_each(weight, lines) : splat<V>((R)t->at_label);
         everywhere = t->everywhere ? of_each(smoothing, lines) : splat<V>(0);
     }
@@ -133,28 +114,27 @@ template <bool known, class R> struct AtLabel {
 template <bool known, class R>
 INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
     using V = vec<R>;
-    const R *everywhere = everywhere_of<R>(r.target), total = (R)r.target->total, scale = (R)r.target->scale;
-    V dx_label[MOST_VECTORS], zero = splat<V>(0);
+    const R total = (R)r.target->total;
+    V dx_label[MOST_VECTORS], scale[MOST_VECTORS], none[MOST_VECTORS];
     Ratio<V> q[MOST_VECTORS];
-    bool ignored = false;
+    mask_of<V> ignored[MOST_VECTORS];
     for (int w = 0; w < vectors<R>(r.g); w++) {
         const Ratio<V> per_exp = ratio(product(s[w].unit, s[w].inverse));
         V y_label = times(a[w].from({r.out.at + w * LANES<R>, r.out.stride}, r.g.lines), per_exp);
         V one_minus = share(s[w].rest, s[w].inverse);
         one_minus = select(equal(a[w].x, most[w]), one_minus, 1 - y_label);
-        dx_label[w] = scale * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
-        q[w] = multiple(scale * (a[w].at + total), per_exp);
-        ignored |= any(a[w].ignored);
+        scale[w] = (R)r.target->scale * a[w].sample;
+        dx_label[w] = scale[w] * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
+        dx_label[w] = select(a[w].ignored, splat<V>(0), dx_label[w]);
+        q[w] = multiple(scale[w] * (a[w].at + total), per_exp);
+        ignored[w] = a[w].ignored;
+        none[w] = splat<V>(NAN);
     }
-    on<known>(r.g, Times<R>{r.out, r.out, q});
-    for (ptrdiff_t j = 0; (ignored || everywhere) && j < r.g.lines; j++)
-        for (int w = 0; w < vectors<R>(r.g); w++) {
-            const ptrdiff_t left = r.g.lanes - w * LANES<R>;
-            R *p = r.out.at + j * r.out.stride + w * LANES<R>;
-            V dx = load_part(p, left, zero);
-            if (everywhere) dx -= scale * everywhere[j];
-            store_part(p, left, select(a[w].ignored, zero, dx));
-        }
+    if (r.target->everywhere)
+        on<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(r.target, {}), q, scale, none, none});
+    else
+        on<known>(r.g, Times<R>{r.out, r.out, q});
+    clear(r, ignored);
     for (int w = 0; w < vectors<R>(r.g); w++) a[w].put({r.out.at + w * LANES<R>, r.out.stride}, r.g.lines, dx_label[w]);
 }
 
@@ -163,8 +143,7 @@ template <> struct Op<CROSS_ENTROPY> {
     template <class R> static void row(const Row<R> &r) {
         using V = vec<R>;
         const Target *t = &r.call->target;
-        const R *everywhere = everywhere_of<R>(t);
-        if (r.label < 0) { /* ignored */
+        if (r.label < 0 || r.sample == 0) { /* ignored */
             if (r.out) fill(r, R(0));
             return void(*r.result = 0);
         }
@@ -174,30 +153,32 @@ template <> struct Op<CROSS_ENTROPY> {
             if (r.out) fill(r, R(NAN));
             return void(*r.result = NAN);
         }
-        V spread = splat<V>(0);
-        if (everywhere) half_spread<true>(r.grid(), r.lines_of(r.a), &most, everywhere, &spread);
+        Sum<R> gaps = Sum<R>::from(0);
+        if (t->everywhere) on_kind<ROW>(r.grid(), HalfGaps<R, true>{r.lines_of(r.a), Weights<R, true>(t, {}), &most, &gaps});
         const Summary<V> s = row_summary(r, r.out, most, r.next(r.out));
         if (r.out) row_gradient(r, x_label, at_label, most[0], s);
-        const R loss = loss_at_label(splat<V>(at_label), most, splat<V>(x_label), s.log1p_rest)[0];
-        *r.result = everywhere ? loss + (2 * spread[0] + (R)t->total * s.log1p_rest[0]) : loss;
+        V loss = loss_at_label(splat<V>(at_label * r.sample), most, splat<V>(x_label), s.log1p_rest);
+        if (t->everywhere) loss += loss_everywhere(all_lanes(gaps), splat<V>((R)t->total), splat<V>(r.sample), s);
+        *r.result = loss[0];
     }
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
         using V = vec<R>;
         const Target *t = r.target;
-        V most[MOST_VECTORS], spread[MOST_VECTORS], zero = splat<V>(0);
+        V most[MOST_VECTORS], zero = splat<V>(0);
+        Sum<R> gaps[MOST_VECTORS];
         AtLabel<known, R> a[MOST_VECTORS];
         Summary<V> s[MOST_VECTORS];
         on<known>(r.g, MaxOf<R>{r.a, most});
         for (int w = 0; w < vectors<R>(r.g); w++) {
             most[w] = nan_unless_finite(most[w]);
-            a[w].look_up(r.labels + w * LANES<R>, r.count - w * LANES<R>, t, {r.a.at + w * LANES<R>, r.a.stride}, r.g.lines);
+            a[w].look_up(r, w);
         }
-        if (t->everywhere) half_spread<false>(r.g, r.a, most, everywhere_of<R>(t), spread);
+        if (t->everywhere) on<known>(r.g, HalfGaps<R, false>{r.a, Weights<R, false>(t, {}), most, gaps});
         grid_summary<known>(r, r.out, most, s);
         for (int w = 0; w < vectors<R>(r.g); w++) {
-            V loss = loss_at_label(a[w].at, most[w], a[w].x, s[w].log1p_rest);
-            if (t->everywhere) loss += 2 * spread[w] + (R)t->total * s[w].log1p_rest;
+            V loss = loss_at_label(a[w].at * a[w].sample, most[w], a[w].x, s[w].log1p_rest);
+            if (t->everywhere) loss += loss_everywhere(gaps[w].value(), splat<V>((R)t->total), a[w].sample, s[w]);
             store_part(r.results + w * LANES<R>, r.count - w * LANES<R>, select(a[w].ignored, zero, loss));
         }
         if (r.out.at) gradients_grid<known>(r, a, most, s);

@@ -17,7 +17,7 @@ constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
 template <class R> void run_rows(const Call *c, const Arrays<R> &x, ptrdiff_t first = 0, bool in_order = false) {
     for (ptrdiff_t i = first, n = c->s.n; i < c->s.outer; i++) {
         const Row<R> row = {x.a + i * x.a_stride, moved(x.b, i * x.b_stride),   moved(x.out, i * n), moved(x.results, i),
-                            n,                    c->labels ? c->labels[i] : 0, c,                   in_order};
+                            n,                    c->labels ? c->labels[i] : 0, x.samples ? x.samples[i] : 1, c, in_order};
         with_op(c->op, [&](auto of) ALWAYS { of.row(row); });
     }
 }
@@ -71,7 +71,8 @@ template <class R> void run_across(const Call *c, const Arrays<R> &x) {
         R *out = moved(x.out, i * n);
         const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
         op_grid(c->op, Rows<R>{{n, count, 0, kind}, lines_of(x.a, c->s, panels), lines_of(x.b, c->sb, panels + size),
-                               {out ? panels : nullptr, lanes}, moved(x.results, i), moved(c->labels, i), count, &c->target, {}});
+                               {out ? panels : nullptr, lanes}, moved(x.results, i), moved(c->labels, i), moved(x.samples, i),
+                               count, &c->target, {}});
         if (out) panel_to_rows(panels, lanes, n, count, out);
     }
 }
@@ -95,7 +96,8 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
                                           {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
                                           {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
                                           moved(x.results, o * c->results_stride + i),
-                                          moved(c->labels, o * c->labels_stride + i), count, &c->target, {}});
+                                          moved(c->labels, o * c->labels_stride + i),
+                                          moved(x.samples, o * c->samples_stride + i), count, &c->target, {}});
         }
 }
 

@@ -12,7 +12,7 @@ template <enum op which, int n, class R> PASS ptrdiff_t tiles_of_rows(const Call
     constexpr ptrdiff_t count = TILE * LANES<R>;
     const Grid g = {n, count, 0, TALL};
     R p[n * count], q[n * count];
-    const Arrays<R> x = {all.a, all.b, all.out, all.results, n, n};
+    const Arrays<R> x = {all.a, all.b, all.out, all.results, all.samples, n, n};
     ptrdiff_t i = 0;
     for (; c->s.outer - i >= count; i += count)
         through_panels(c, x, i, n, count, g, p, q, [](const Rows<R> &rows) ALWAYS { Op<which>::template grid<true>(rows); });

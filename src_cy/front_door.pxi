@@ -87,7 +87,7 @@ cdef bint is_beside(object read, cnp.ndarray out) noexcept:
 @cython.freelist(4)
 cdef class Options:
     """What is said beside the arrays, as the short way takes it; a ``reduction`` of None is the mean."""
-    cdef object axis, out, where, backend, num_threads, weight, ignore_index, reduction
+    cdef object axis, out, where, backend, num_threads, weight, sample_weight, ignore_index, reduction
     cdef double smoothing
     cdef bint keepdims
 
@@ -167,6 +167,8 @@ cdef class FrontDoor:
                 said.keepdims = value
             elif is_loss and name == "weight":
                 said.weight = value
+            elif is_loss and name == "sample_weight":
+                said.sample_weight = value
             elif is_loss and name == "ignore_index":
                 said.ignore_index = value
             elif is_loss and name == "reduction" and type(value) is str and value in ("mean", "sum", "none"):
@@ -230,24 +232,38 @@ cdef class FrontDoor:
         """The loss, and the gradient if that is wanted."""
         cdef Py_ssize_t taking_part
         cdef int type = type_of(x), number
-        cdef cnp.ndarray labels = labels_of(given, x, along, said.ignore_index, &taking_part)
-        if labels is None or type < 0:
+        cdef bint soft = is_soft(given, x) and said.ignore_index is None
+        cdef cnp.ndarray labels = None
+        if not soft:
+            labels = labels_of(given, x, along, said.ignore_index, &taking_part)
+        if (labels is None and not soft) or type < 0 or cnp.PyArray_SIZE(x) == 0:
             return None
         number = cnp.PyArray_TYPE(x) if is_real(type) else cnp.NPY_FLOAT64
         if not (said.weight is None or is_weight(said.weight, x, along)):
+            return None
+        if not (said.sample_weight is None or is_sample_weight(said.sample_weight, x, along)):
             return None
         loss = new_array(x, cnp.NPY_FLOAT32 if is_single(type) else cnp.NPY_FLOAT64, along, 0)
         dx = said.out
         if dx is None and self.times == 1:
             dx = new_array(x, number, along, 1)
-        elif dx is not None and not can_fill(dx, x, number, None, given, said.weight):
+        elif dx is not None and not (can_fill(dx, x, number, None, given, said.weight)
+                                     and is_beside(said.sample_weight, dx)):
             return None
-        cdef double total = taking_part if said.weight is None else sum_of_weights(labels, said.weight)
+        cdef double total = cnp.PyArray_SIZE(loss) if soft else taking_part
+        if said.sample_weight is not None or not (soft or said.weight is None):
+            total = sum_of_weights(cnp.PyArray_SIZE(loss), labels, said.weight, said.sample_weight)
         cdef bint is_mean = said.reduction is None
         cdef Call c
         cdef Conversion v
-        set_call(&c, &v, CROSS_ENTROPY, x, None, None, dx, along, 1)
-        c.labels, c.results = <Py_ssize_t*>cnp.PyArray_DATA(labels), cnp.PyArray_DATA(<cnp.ndarray>loss)
+        if soft:
+            set_call(&c, &v, SOFT_CROSS_ENTROPY, x, given, None, dx, along, 1)
+        else:
+            set_call(&c, &v, CROSS_ENTROPY, x, None, None, dx, along, 1)
+            c.labels = <Py_ssize_t*>cnp.PyArray_DATA(labels)
+        if said.sample_weight is not None:
+            c.samples = cnp.PyArray_DATA(<cnp.ndarray>said.sample_weight)
+        c.results = cnp.PyArray_DATA(<cnp.ndarray>loss)
         cdef unsigned mode = take_mode()
         try:
             scale = 1 / (total or 1) if is_mean else 1

@@ -1,4 +1,15 @@
-"""What a cross-entropy has beside the logits: labels, weights, and the sum or mean of its losses."""
+"""What a cross-entropy has beside the logits: labels or probabilities, weights, and the sum or mean of its losses.
+
+As fastsoftmax/_targets.py has it for the long way.
+"""
+
+cdef bint is_soft(object labels, cnp.ndarray x):
+    """Whether they are probabilities, one for each logit, that become what is computed with."""
+    if type(labels) is not cnp.ndarray or not cnp.PyArray_SAMESHAPE(<cnp.ndarray>labels, x):
+        return False
+    cdef int type_ = type_of(labels)
+    return is_real(type_) and is_single(type_) == is_single(type_of(x))
+
 
 cdef bint is_weight(object value, cnp.ndarray x, const Along* along):
     """A contiguous array of what is computed with, one entry for each class."""
@@ -9,23 +20,35 @@ cdef bint is_weight(object value, cnp.ndarray x, const Along* along):
             and type_of(w) == <int>(FLOAT32 if is_single(type_of(x)) else FLOAT64))
 
 
+cdef bint is_sample_weight(object value, cnp.ndarray x, const Along* along):
+    """The same with one entry for each row."""
+    if not is_array(value) or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>value):
+        return False
+    return (is_one_a_row(value, x, along)
+            and type_of(value) == <int>(FLOAT32 if is_single(type_of(x)) else FLOAT64))
+
+
+cdef bint is_one_a_row(cnp.ndarray a, cnp.ndarray x, const Along* along) noexcept:
+    cdef int k, kept = 0
+    for k in range(along.ndim):
+        if not is_along(along, k):
+            if kept == cnp.PyArray_NDIM(a) or cnp.PyArray_DIM(a, kept) != cnp.PyArray_DIM(x, k):
+                return False
+            kept += 1
+    return kept == cnp.PyArray_NDIM(a)
+
+
 cdef cnp.ndarray labels_of(object value, cnp.ndarray x, const Along* along, object ignore_index,
                            Py_ssize_t* taking_part):
     """Native int64 labels, one for each row of ``x``, ignored ones -1; None where they are not such or not in range."""
     if type(value) is not cnp.ndarray:
         return None
     cdef cnp.ndarray labels = value
-    cdef int k, kept = 0
     if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(labels)):
         return None
     if cnp.PyTypeNum_ISUNSIGNED(cnp.PyArray_TYPE(labels)) and cnp.PyArray_ITEMSIZE(labels) == sizeof(cnp.npy_intp):
         return None  # the largest would become negative
-    for k in range(along.ndim):
-        if not is_along(along, k):
-            if kept == cnp.PyArray_NDIM(labels) or cnp.PyArray_DIM(labels, kept) != cnp.PyArray_DIM(x, k):
-                return None
-            kept += 1
-    if kept != cnp.PyArray_NDIM(labels):
+    if not is_one_a_row(labels, x, along):
         return None
     if ignore_index is not None or cnp.PyArray_TYPE(labels) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(labels):
         labels = cnp.PyArray_Cast(labels, cnp.NPY_INTP)
@@ -46,17 +69,31 @@ cdef cnp.ndarray labels_of(object value, cnp.ndarray x, const Along* along, obje
     return labels if <Py_ssize_t>signs >= 0 else None
 
 
-cdef double sum_of_weights(cnp.ndarray labels, cnp.ndarray weight) except *:
-    """Those of the labels, ignored ones left out, as good as rounded once."""
-    cdef cnp.npy_intp i, rows = cnp.PyArray_SIZE(labels)
+cdef double sum_of_weights(cnp.npy_intp rows, cnp.ndarray labels, cnp.ndarray weight, cnp.ndarray samples) except *:
+    """Those of the rows' labels, times those of the rows, as good as rounded once; rows left out count 0.
+
+    Without labels, as probabilities are, rows have no weight of a class.
+    """
+    cdef cnp.npy_intp i
     cdef cnp.ndarray taken = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
-    cdef const Py_ssize_t* at = <const Py_ssize_t*>cnp.PyArray_DATA(labels)
+    cdef Py_ssize_t* at = NULL if labels is None else <Py_ssize_t*>cnp.PyArray_DATA(labels)
     cdef double* to = <double*>cnp.PyArray_DATA(taken)
-    cdef bint single = cnp.PyArray_TYPE(weight) == cnp.NPY_FLOAT32
-    cdef const void* w = cnp.PyArray_DATA(weight)
+    cdef double sample
     for i in range(rows):
-        to[i] = 0 if at[i] < 0 else (<const float*>w)[at[i]] if single else (<const double*>w)[at[i]]
+        sample = 1 if samples is None else entry_of(samples, i)
+        if at == NULL:
+            to[i] = sample
+        elif at[i] < 0 or sample == 0:
+            to[i] = 0
+        else:
+            to[i] = sample if weight is None else entry_of(weight, at[i]) * sample
     return sum_of(taken)
+
+
+cdef double entry_of(cnp.ndarray a, Py_ssize_t i) noexcept:
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
+        return (<const float*>cnp.PyArray_DATA(a))[i]
+    return (<const double*>cnp.PyArray_DATA(a))[i]
 
 
 cdef double sum_of(cnp.ndarray losses) noexcept:

@@ -4,6 +4,7 @@
 #include "jacobian.hpp"
 #include "log_softmax.hpp"
 #include "products.hpp"
+#include "soft_cross_entropy.hpp"
 #include "softmax.hpp"
 
 namespace {
@@ -19,6 +20,7 @@ template <class F> INLINE void with_op(enum op op, F f) {
     case CROSS_ENTROPY: return f(Op<CROSS_ENTROPY>{});
     case SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<SOFTMAX_JACOBIAN_DIAGONAL>{});
     case LOG_SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL>{});
+    case SOFT_CROSS_ENTROPY: return f(Op<SOFT_CROSS_ENTROPY>{});
     case SOFTMAX_JACOBIAN:
     case LOG_SOFTMAX_JACOBIAN: return;
     }

@@ -10,6 +10,7 @@ template <class R> struct Row {
     const R *a, *b;
     R *out, *result;
     ptrdiff_t n, label;
+    R sample;
     const Call *call;
     bool in_order;
 
@@ -36,9 +37,16 @@ template <class R> struct Rows {
     Lines<R> out;
     R *results;
     const ptrdiff_t *labels;
+    const R *samples;
     ptrdiff_t count;
     const Target *target;
     Ahead<R> ahead;
+
+    /* The weights of the rows of vector w. */
+    ALWAYS inline vec<R> sample(int w) const {
+        const vec<R> one = splat<vec<R>>(1);
+        return samples ? load_part(samples + w * LANES<R>, count - w * LANES<R>, one) : one;
+    }
 };
 
 /* An op: `row` goes over one row, its twin `grid` over rows side by side. */

@@ -172,6 +172,23 @@ def check_cross_entropy_ulps(x, labels, backend):
     assert_not_flushed(dx, exact_dx)
 
 
+def check_soft_cross_entropy(x, t, backend, weight=None, sample_weight=None, label_smoothing=0.0):
+    """Each row's loss and gradient with probabilities, from both ops."""
+    options = {"weight": weight, "sample_weight": sample_weight, "label_smoothing": label_smoothing}
+    exact = oracle.exact_soft_cross_entropy(x, t, weight, sample_weight, label_smoothing)
+    loss, dx = call("cross_entropy_with_grad", x, t, backend=backend, reduction="none", **options)
+    (alone,) = call("cross_entropy", x, t, backend=backend, reduction="none", **options)
+    # Of a subnormal probability the weight rounds, and the gap to the maximum is times that.
+    gap = np.ptp(x.astype(np.float64), axis=-1).max(initial=0.0)
+    spare = 4 * float(np.finfo(x.dtype).smallest_subnormal) * x.shape[-1] * (1 + gap)
+    of_loss = (exact[0], np.abs(exact[0].high))
+    for actual, (of, size) in ((loss, of_loss), (alone, of_loss), (dx, exact[1:])):
+        bound = tolerances.SOFT_EPS * np.finfo(x.dtype).eps * size + spare
+        off = np.abs((actual.astype(np.float64) - of.high) - of.low)
+        off = np.where(actual == of.high, 0.0, off)  # infinities
+        assert (off <= bound).all(), f"{np.max(off / bound):.3g} times the bound"
+
+
 def check_product_bound(op, x, v, backend):
     """A product with the Jacobian of softmax, from the output rounded once, against 850 digits."""
     exact_y = oracle.exact_forward("softmax", x).high

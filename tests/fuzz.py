@@ -130,6 +130,8 @@ class Case:
 
     def _labels(self):
         shape = getattr(self.x, "shape", (2,))
+        if self.r.random() < 0.2:
+            return self._laid_out(self.rng.random(shape), self.r.choice(("f8", "f4", "f2")))
         kept, n = shape, 5
         if type(self.axis) is int and shape and -len(shape) <= self.axis < len(shape):
             kept, n = np.delete(shape, self.axis), shape[self.axis]
@@ -149,6 +151,7 @@ class Case:
             self._maybe("layout", lambda: self.r.choice((*LAYOUTS, "x", None)))
         if self.op in LOSSES:
             self._maybe("weight", lambda: self.rng.random(self.r.choice((1, 4, 5, 7))).astype("f4"))
+            self._maybe("sample_weight", lambda: self.rng.random(self.r.choice((1, 4, 5, 7))).astype("f4"))
             self._maybe("ignore_index", lambda: self.r.choice((0, -1, 300, "0", 1.0, None)))
             self._maybe("label_smoothing", lambda: self.r.choice((0.1, 0, 1.0, -0.1, 2, "0.1", None)))
             self._maybe("reduction", lambda: self.r.choice(("mean", "sum", "none", "max", None)))
@@ -231,8 +234,10 @@ class Case:
             result = longdouble_forward(self.op, x, axes)
             return np.expand_dims(result, axes) if self.kwargs.get("keepdims") else result
         if self.op in LOSSES:
-            labels = np.expand_dims(np.asarray(self.args[1]), axes)
-            return -np.take_along_axis(longdouble_forward("log_softmax", x, axes), labels, axes[0]).mean()
+            labels, logs = np.asarray(self.args[1]), longdouble_forward("log_softmax", x, axes)
+            if labels.dtype.kind == "f":
+                return -(labels.astype(np.longdouble) * logs).sum(axes).mean()
+            return -np.take_along_axis(logs, np.expand_dims(labels, axes), axes[0]).mean()
         return longdouble_forward(self.op, x, axes)
 
     def __str__(self):

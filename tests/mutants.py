@@ -21,6 +21,7 @@ def _files(*names):
     return tuple(f"tests/test_{name}.py" for name in names)
 
 
+_LABELS = ("cross_entropy", "labels", "arrays", "halves")
 _API = _files(
     "cross_entropy",
     "labels",
@@ -31,7 +32,9 @@ _API = _files(
     "jacobian_layouts",
     "plain_calls",
 )
-_KERNELS = _files("cross_entropy", "special_values", "derivatives", "ulp", "long_rows", "against_autograd")
+_KERNELS = _files(
+    "cross_entropy", "soft_labels", "special_values", "derivatives", "ulp", "long_rows", "against_autograd"
+)
 # These start many processes, and are about the installation.
 _SLOW = ("odd_settings", "without_numba", "without_the_compiled", "report_of", "import_takes", "every_level")
 # The long way, which plain calls of compiled kernels do not go, is other backends'.
@@ -44,6 +47,7 @@ SUITES = {
     "fastsoftmax/registry.py": Suite("cython,numpy,python", _REGISTRY),
     "fastsoftmax/_arrays.py": Suite(_LONG_WAY, (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
     "fastsoftmax/_options.py": Suite(_LONG_WAY, _API),
+    "fastsoftmax/_targets.py": Suite(_LONG_WAY, _files("soft_labels", *_LABELS)),
     "fastsoftmax/_asarray.py": Suite("cython", _files("array_likes")),
     "fastsoftmax/accumulator.py": Suite("cython", _files("accumulator")),
     "fastsoftmax/dask.py": Suite("cython", (*_files("dask_module"), "-k", "not other_processes")),
@@ -54,7 +58,7 @@ SUITES = {
     "fastsoftmax/scipy.py": Suite("cython", (*_files("scipy_module"), "-k", "not own_tests")),
     "fastsoftmax/autograd.py": Suite("cython", _files("autograd_module")),
     "fastsoftmax/_numba_overloads.py": Suite(
-        "cython", (*_files("numba_overloads"), "-k", "out or losses or weights")
+        "cython", (*_files("numba_overloads"), "-k", "out or losses or weights or probabilities")
     ),
 }
 
@@ -80,10 +84,10 @@ MUTANTS = [
         ("(outer, n, n), out=out, inputs=(y,))", "(outer, n, n), out=out)"),
         ('{"softmax": (softmax_jvp, softmax_vjp)', '{"softmax": (log_softmax_jvp, softmax_vjp)'),
         ("(log_softmax_jvp, log_softmax_vjp)", "(log_softmax_vjp, log_softmax_jvp)"),
-        ("1 / (total_weight or 1.0) if", "1 / total_weight if"),
-        ('if reduction == "mean" else 1.0', 'if reduction != "none" else 1.0'),
-        ("inputs=(x,), beside=_arrays_of(targets))", "beside=_arrays_of(targets))"),
-        ("beside=_arrays_of(targets))", "beside=_arrays_of(targets[:1]))"),
+        ("1 / (divisor or 1.0)", "1 / divisor"),
+        ('"sum": lambda: 1.0', '"sum": targets.divisor'),
+        ("inputs=(x,), beside=targets.arrays())", "beside=targets.arrays())"),
+        ("beside=targets.arrays())", "beside=targets.arrays()[:1])"),
         (
             "result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=mask)",
             "result = rows.result(x.shape, x.dtype, out=out, inputs=(x,))",
@@ -96,16 +100,10 @@ MUTANTS = [
         ("    same_shape(first, arrays[0], second, arrays[1])\n", ""),
         ("arrays[0].dtype, out=out, inputs=arrays)", "arrays[0].dtype, out=out, inputs=arrays[:1])"),
         ("if is_half(args[0].dtype) or", "if args[0].dtype.name == 'float16' or"),
-        ("ignore_index is None and weight is None", "weight is None"),
-        ("taking_part = labels >= 0", "taking_part = labels > 0"),
-        (
-            "np.where(taking_part, weight.astype(np.float64)[labels], 0.0)",
-            "weight[labels[taking_part]].sum()",
-        ),
         ("loss.astype(dtype, copy=False)[()]", "loss.astype(dtype, copy=False)"),
         ("loss.astype(dtype, copy=False)[()]", "loss[()]"),
         ("exact_sum(loss)", "loss.sum()"),
-        ('total / total_weight if reduction == "mean"', 'total / loss.size if reduction == "mean"'),
+        ("exact_sum(loss) / divisor", "exact_sum(loss) / loss.size"),
     ),
     *_of(
         "fastsoftmax/_converted.py",
@@ -225,14 +223,36 @@ MUTANTS = [
             "an input of other strides than `out`, which is contiguous, is copied before the kernel reads it",
         ),
         ("    if where.dtype != np.bool_:\n", "    if where.dtype.kind not in 'biu':\n"),
+    ),
+    *_of(
+        "fastsoftmax/_targets.py",
+        ('return f"soft_{name}" if is_soft(self.labels) else name', "return name"),
+        ("exact_sum(row_weights(*self[:3]))", "row_weights(*self[:3]).astype(np.float32).sum()"),
+        ("labels.shape == rows.kept != rows.shape", "False"),
+        (
+            "    if ignore_index is not None:\n        raise ValueError(",
+            "    if False:\n        raise ValueError(",
+        ),
+        ("if not (is_half(labels.dtype) and is_half(dtype)):", "if not is_half(dtype):"),
+        ("return rows.view(labels)", "return labels.reshape(rows.canonical)"),
         ('labels.dtype.kind not in "iu"', 'labels.dtype.kind not in "iub"'),
         ("labels = np.where(ignored, -1, labels)", "labels = np.where(ignored, 0, labels)"),
         ("labels.min() >= 0 and labels.max() < n", "labels.min() >= 0 and labels.max() <= n"),
         ("labels.min() >= 0 and", "labels.min() >= -1 and"),
         ("        wrong &= ~ignored\n", "        wrong &= ignored\n"),
         ("if weight.shape != (n,):", "if weight.size != n:"),
-        ('np.require(weight, computed_in(dtype), "CA")', "np.asarray(weight, computed_in(dtype))"),
-        ('np.require(weight, computed_in(dtype), "CA")', 'np.require(weight, dtype, "CA")'),
+        (
+            "if sample_weight.shape != rows.kept:",
+            "if sample_weight.size != rows.reduced[0] * rows.reduced[1]:",
+        ),
+        ('np.require(a, computed_in(dtype), "CA")', "np.asarray(a, computed_in(dtype))"),
+        ('np.require(a, computed_in(dtype), "CA")', 'np.require(a, dtype, "CA")'),
+        ("weights = (labels >= 0).astype(np.float64)", "weights = (labels > 0).astype(np.float64)"),
+        (
+            "np.where(labels >= 0, weight.astype(np.float64)[labels], 0.0)",
+            "weight.astype(np.float64)[labels]",
+        ),
+        ("np.where(sample_weight == 0, 0.0, weights * sample_weight)", "weights * sample_weight"),
     ),
     *_of(
         "fastsoftmax/_options.py",
@@ -259,7 +279,14 @@ MUTANTS = [
         "fastsoftmax/backends/python.py",
         ("b - _exp(a) * total for", "b - a * total for"),
         ("_sum([_exp(a) * b for", "_sum([b for"),
-        ("out[o, :, i] = [scale * d for d in dx]", "out[o, :, i] = dx"),
+        ("if label >= 0 else 0.0", "if label > 0 else 0.0"),
+        ("    if sample_weight == 0:\n        return None\n", ""),
+        ("(1 - smoothing) * a + smoothing / n)", "a + smoothing / n)"),
+        ("(1 - smoothing) * a + smoothing / n)", "(1 - smoothing) * a + smoothing)"),
+        ("dx = [y * total - t for", "dx = [y - t for"),
+        ("if k is not None and rest < 1:", "if False:"),
+        ("_sum(targets[:k] + targets[k + 1 :])", "(total - targets[k])"),
+        ("total * (rest / (1 + rest))", "total * (1 - 1 / (1 + rest))"),
         ("or math.isinf(max(row))", "or max(row) == INF"),
         ("if d < -746:", "if d < -709:"),
         ("math.exp(d + lift), math.fsum((a, -m, -d))", "math.exp(d + lift), 0.0"),
@@ -270,7 +297,6 @@ MUTANTS = [
             "return [(a - row[k]) - math.log1p(rest) for a in row]",
             "return [(a - row[k]) - math.log(1 + rest) for a in row]",
         ),
-        ("if row[j] == row[k]:", "if False:"),
         (
             "return INF if INF in row else -INF",
             "return max(row)",
@@ -283,16 +309,6 @@ MUTANTS = [
         ("- min(0.0, *g))) else 0.125", "- min(0.0, *g))) else 1.0"),
         ("INF if a > 0 else NAN", "INF"),
         ("if y[i] > 0.5 else 1 - y[i]", "if y[i] > 2 else 1 - y[i]"),
-        ("[smoothing / n * w for w in weight]", "[smoothing * w for w in weight]"),
-        ("if label < 0:  # ignored", "if label <= 0:  # ignored"),
-        (
-            "above = total * _softmax_row(row)[label] - everywhere[label]",
-            "above = total * _softmax_row(row)[label]",
-        ),
-        (
-            "above - at_label * _one_minus_softmax(row, label)",
-            "above - at_label * (1 - _softmax_row(row)[label])",
-        ),
     ),
     *_of(
         "fastsoftmax/backends/numpy.py",
@@ -313,14 +329,23 @@ MUTANTS = [
         ("picked = reduce(np.maximum, ", "picked = reduce(lambda a, b: a, "),
         ("np.copyto(term, 0 * log_sum, where=weight == 0)", "pass"),
         ("np.copyto(term, 2 * (weight * (0.5 * m - 0.5 * x)), where=infinite)", "pass"),
-        ("np.copyto(terms, 0.0, where=everywhere[part] == 0)", "pass"),
+        ("np.copyto(terms, 0.0, where=t == 0)", "pass"),
         ("    if inside.all():\n", "    if True:\n"),
         ("others + (ties - 1)", "others"),
         ("minus = -block[:, :, None]", "minus = block[:, :, None]"),
         ("for i in range(0, n, step):", "for i in range(0, min(n, step), step):"),
         ("np.where(block > 0.5, others, 1 - block)", "(1 - block)"),
-        ("e[target.at] = scale * _gradients", "e[target.at] = _gradients"),
-        ("        np.copyto(e, 0.0, where=target.ignored)\n", ""),
+        ("e[target.at] = scale * target", "e[target.at] = target"),
+        (
+            "        np.copyto(e, 0.0, where=target.ignored)\n        _store(e, out)\n\n\n@_interruptible()\n"
+            "def softm",
+            "        _store(e, out)\n\n\n@_interruptible()\ndef softm",
+        ),
+        ("        if (rest < 1).any():\n", "        if False:\n"),
+        ("np.copyto(self.of(part, terms), 0.0, where=x[part] == m)", "self.of(part, terms)"),
+        ("t *= scale * sample", "t *= sample"),
+        ("        if self.smoothing:\n            out += self.spread\n", ""),
+        ("out *= self.weight[part] if self.weight.size > 1 else self.weight", "out *= self.weight"),
         (
             "return m + 0.0 * m",
             "return m",
@@ -341,7 +366,10 @@ MUTANTS = [
         ("everywhere = smoothing / n * weight", "everywhere = smoothing * weight"),
         ("np.full(n, smoothing / n)", "np.full(n, smoothing)"),
         ("= 1 - smoothing, smoothing / n", "= 1 - smoothing, smoothing"),
-        ("np.where(target.ignored, 0.0, loss)", "loss"),
+        (
+            "np.where(self.ignored, 0.0, loss)\n\n    def gradients_at_label",
+            "loss\n\n    def gradients_at_label",
+        ),
         ("np.where(d == 0, rest / (1 + rest), 1 - y)", "1 - y"),
         ("(np.where(y[part] > 0.5, g", "(np.where(y[part] > 2, g"),
         ("np.minimum(np.maximum(least, 0), most), 0)", "0, 0)"),
@@ -393,8 +421,11 @@ MUTANTS = [
         ),
         ("anp.zeros_like(t) - _dot", "anp.zeros_like(t) + _dot"),
         ('axis if options.get("reduction") == "none" else None', "None"),
-        ("(1 - label_smoothing) * of_label", "of_label"),
-        ("(of_label.sum() or 1.0)", "labels.size"),
+        ("(1 - smoothing) * of_labels", "of_labels"),
+        ("(targets.divisor() or 1.0)", "targets.labels.size"),
+        ("smoothing * self._of_classes.mean()", "smoothing"),
+        ("u * (_dot(h, softmax(x, axis), axis) - h)", "u * -h"),
+        ("softmax(x, axis) * _total(h, axis) - h", "-h"),
     ),
     *_of(
         "fastsoftmax/_numba_overloads.py",
@@ -404,7 +435,9 @@ MUTANTS = [
         ("elif label < 0 or label >= shape[k]:", "elif label >= shape[k]:"),
         ("return weight.astype(dtype)", "return weight"),
         ("everywhere *= weight", "pass"),
-        ("1.0 if weight is None else weight[label]", "1.0"),
+        ("sample if weight is None else weight[label] * sample", "sample"),
+        ("float(losses.size) if samples is None else _sum_of(samples)", "float(losses.size)"),
+        ("if label >= 0 and sample != 0:", "if label >= 0:"),
         ("1 / total if total else 1.0", "1 / total"),
     ),
     *_of(
@@ -428,10 +461,14 @@ MUTANTS = [
     *_of(
         "fastsoftmax/dask.py",
         ("np.where(np.isfinite(state[0]), state[0], np.nan)", "state[0]"),
-        ("np.where(part == m, -np.expm1(-log_sum), 1 - y)", "1 - y"),
-        ("losses[row] += np.where(ignored, 0.0, exact_sums(terms))", "losses[row] += exact_sums(terms)"),
+        ("(part == m) & (log_sum < np.log(1.5))", "part > np.inf"),
+        (
+            "losses[row] += np.where(sample == 0, 0.0, sample * exact_sums(terms))",
+            "losses[row] += sample * exact_sums(terms)",
+        ),
         ("losses[row] += ", "losses[row] = "),
-        ("at_label = (1 - smoothing) * _weights(labels, weight)", "at_label = _weights(labels, weight)"),
+        ("return (1 - smoothing) * _row_weights(labels, weight)", "return _row_weights(labels, weight)"),
+        ("return samples[0].sum() if samples else rows", "return rows"),
         ('clone(x) if _options.as_bool(reread, "reread") else x', "x"),
         (
             "(x[at].astype(np.float64) - row_max[row]) - log_rest[row]",

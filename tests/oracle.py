@@ -40,6 +40,8 @@ ONE_A_ROW = ("logsumexp",)
 JACOBIANS = {"softmax_jacobian": "softmax", "log_softmax_jacobian": "log_softmax"}
 """Jacobians, and the forward op whose output they take."""
 ROWS = tuple(op for op in OPS if op not in JACOBIANS)
+NOT_ON_CUDA = ("soft_cross_entropy", "soft_cross_entropy_with_grad")
+"""Kernels that the backend for GPUs does not have."""
 TAKE_OUT = tuple(op for op in OPS if op != "cross_entropy")
 PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {
     "log_softmax_vjp": "log_softmax",
@@ -217,6 +219,30 @@ def exact_cross_entropy(x, labels):
         y[label] = -_one_minus(row, label)
         gradients.append(y)
     return Exact.of(losses), Exact.of(gradients)
+
+
+def exact_soft_cross_entropy(x, t, weight=None, sample_weight=None, smoothing=0.0, mp=_forward_digits):
+    """Each row's loss ``sum_j u_j -log y_j``, its gradient, and the size of what that is a difference of."""
+    m, n = np.shape(x)
+    weight = np.ones(n) if weight is None else np.asarray(weight, np.float64)
+    sample_weight = np.ones(m) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    losses, gradients, sizes = [], [], []
+    rows = zip(*(np.asarray(a, np.float64).tolist() for a in (x, t, sample_weight)), strict=True)
+    for row, t_row, of_row in rows:
+        at_label, spread = 1 - mp.mpf(smoothing), mp.mpf(smoothing) / n
+        u = [
+            of_row * mp.mpf(w) * (at_label * a + spread) for a, w in zip(t_row, weight.tolist(), strict=True)
+        ]
+        logs, y, total = _exact_row("log_softmax", row), _exact_row("softmax", row), mp.fsum(u)
+        losses.append(-mp.fsum(a * b for a, b in zip(u, logs, strict=True) if a))
+        gradients.append([a * total - b for a, b in zip(y, u, strict=True)])
+        size = [abs(a * total) + abs(b) for a, b in zip(y, u, strict=True)]
+        k = row.index(max(row))
+        if y[k] > mp.mpf(2) / 3:  # 1 - y and what it is of are sums
+            others, one_minus = mp.fsum(u[:k] + u[k + 1 :]), _one_minus(row, k)
+            gradients[-1][k], size[k] = others - total * one_minus, abs(others) + abs(total * one_minus)
+        sizes.append([float(a) for a in size])
+    return Exact.of(losses), Exact.of(gradients), np.array(sizes)
 
 
 def _exact_row(op, row, mp=_forward_digits):

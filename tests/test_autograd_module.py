@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+from functools import partial
 
 import autograd.numpy as anp
 import mpmath
@@ -116,6 +117,58 @@ def test_cross_entropy(options, axis):
     _assert_close(*(hessian(loss)(x) for loss in losses))
     _assert_close(*(make_jvp(loss)(x)(np.ones_like(x))[1] for loss in losses))
     check_grads(losses[0], modes=["fwd", "rev"], order=2)(x)
+
+
+SOFT_OPTIONS = (
+    {},
+    {"reduction": "sum", "weight": WEIGHT},
+    {"sample_weight": np.array([1.0, 0.0, 2.5]), "reduction": "none"},
+    {"sample_weight": np.array([1.0, 0.5, 2.5]), "weight": WEIGHT, "label_smoothing": 0.2},
+)
+
+
+def _composed_soft_loss(x, t, axis, weight=None, sample_weight=None, label_smoothing=0.0, reduction="mean"):
+    logy, t = (anp.moveaxis(a, axis, -1) for a in (oracle.log_softmax(x, axis), t))
+    n = logy.shape[-1]
+    target = ((1 - label_smoothing) * t + label_smoothing / n) * (np.ones(n) if weight is None else weight)
+    of_rows = np.ones(len(logy)) if sample_weight is None else sample_weight
+    losses = -anp.sum(logy * target, axis=-1) * of_rows
+    if reduction == "none":
+        return losses
+    return anp.sum(losses) / (of_rows.sum() if reduction == "mean" else 1)
+
+
+@pytest.mark.parametrize("options", SOFT_OPTIONS, ids=str)
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_cross_entropy_with_probabilities(options, axis):
+    """In the logits, in the probabilities, and in one after the other, three times."""
+    x, t = X, inputs.rng(2).uniform(size=X.shape)
+    x, t = (x, t) if axis == -1 else (x.T.copy(), t.T.copy())
+    functions = [partial(f, axis=axis, **options) for f in (ours.cross_entropy, _composed_soft_loss)]
+    losses = [lambda x, t, f=f: anp.sum(anp.sin(f(x, t))) for f in functions]
+    _assert_close(*(loss(x, t) for loss in losses))
+    for first, second in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        _assert_close(*(grad(loss, first)(x, t) for loss in losses))
+        _assert_close(*(jacobian(grad(loss, first), second)(x, t) for loss in losses))
+    curvatures = [lambda t, f=f: anp.sum(hessian(lambda x: anp.sum(f(x, t)))(x) ** 2) for f in functions]
+    _assert_close(*(grad(curvature)(t) for curvature in curvatures))
+    check_grads(functions[0], modes=["fwd", "rev"], order=2)(x, t)
+
+
+@pytest.mark.parametrize("ignore_index", [None, 2])
+def test_cross_entropy_with_weights_of_rows(ignore_index):
+    of_rows = np.array([1.0, 0.5, 2.5])
+    options = {"weight": WEIGHT, "label_smoothing": 0.2, "ignore_index": ignore_index}
+
+    def weighted(x):
+        losses = _composed_loss(x, LABELS, -1, **options, reduction="none") * of_rows
+        return anp.sum(losses) / np.sum((WEIGHT[LABELS] * of_rows)[ignore_index != LABELS])
+
+    def mine(x):
+        return ours.cross_entropy(x, LABELS, sample_weight=of_rows, **options)
+
+    _assert_close(mine(X), weighted(X))
+    _assert_close(hessian(mine)(X), hessian(weighted)(X))
 
 
 def test_jacobian_is_that_of_the_kernel():

@@ -184,6 +184,54 @@ def test_cross_entropy(options, chunks, given, dtype):
     np.testing.assert_allclose(alone, desired_loss, rtol=16 * eps, strict=True)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weight": WEIGHT}, {"weight": WEIGHT, "label_smoothing": 0.3}, {"reduction": "none"}],
+    ids=str,
+)
+@pytest.mark.parametrize("chunks", CHUNKINGS)
+@pytest.mark.parametrize("given", ["numpy", "dask"])
+@pytest.mark.parametrize("kind", ["labels", "probabilities", "labels, weighted", "probabilities, weighted"])
+def test_probabilities_and_weights_of_rows(kind, options, chunks, given, dtype):
+    x, eps = X.astype(dtype), np.finfo(dtype).eps
+    labels = inputs.rng(5).dirichlet(np.ones(x.shape[-1]), len(x)) if "prob" in kind else LABELS
+    of_rows = {"sample_weight": np.arange(len(x)) / 2.0} if "weighted" in kind else {}
+    desired_loss, desired_dx = fs.cross_entropy_with_grad(x, labels, **options, **of_rows)
+    if given == "dask":
+        labels = da.from_array(labels, 3)
+        of_rows = {name: da.from_array(a, 2) for name, a in of_rows.items()}
+    lazy = da.from_array(x, CHUNKINGS[chunks])
+    loss, dx = ours.cross_entropy_with_grad(lazy, labels, **options, **of_rows)
+    assert (loss.shape, loss.dtype) == (np.shape(desired_loss), dtype)
+    assert (dx.shape, dx.dtype, dx.chunks) == (x.shape, dtype, lazy.chunks)
+    loss, dx = dask.compute(loss, dx)
+    np.testing.assert_allclose(loss, desired_loss, rtol=16 * eps, strict=True)
+    np.testing.assert_allclose(dx, desired_dx, rtol=32 * eps, atol=eps, strict=True)
+    alone = ours.cross_entropy(lazy, labels, **options, **of_rows).compute()
+    np.testing.assert_allclose(alone, desired_loss, rtol=16 * eps, strict=True)
+
+
+@pytest.mark.parametrize("chunks", [(-1, -1), (1, 1)])
+def test_a_confident_row_of_probabilities_keeps_its_digits(chunks):
+    x, t = (da.from_array(np.array([row]), chunks) for row in ([40.0, 0.0, 0.0], [1.0, 0.0, 0.0]))
+    loss, dx = dask.compute(*ours.cross_entropy_with_grad(x, t))
+    np.testing.assert_allclose(loss, np.log1p(2 * np.exp(-40)), rtol=1e-15)
+    np.testing.assert_allclose(dx[0], np.exp(-40) * np.array([-2, 1, 1]), rtol=1e-15)
+
+
+def test_wrong_probabilities_and_weights_of_rows():
+    x = da.from_array(X, (2, 3))
+    with pytest.raises(ValueError, match=r"labels has shape .* a probability for each entry of x"):
+        ours.cross_entropy(x, da.from_array(X[1:], 2))
+    with pytest.raises(ValueError, match="ignore_index is a class index"):
+        ours.cross_entropy(x, da.from_array(X, 2), ignore_index=1)
+    for of_rows in (np.ones(4), da.ones(4), 1.0):
+        with pytest.raises(ValueError, match="sample_weight has shape"):
+            ours.cross_entropy(x, LABELS, sample_weight=of_rows)
+    with pytest.raises(TypeError, match="sample_weight has dtype complex128"):
+        ours.cross_entropy(x, LABELS, sample_weight=da.ones(5, dtype=complex))
+
+
 @pytest.mark.parametrize("axis", [0, (0, 2), None])
 @pytest.mark.parametrize("chunks", [-1, 2])
 def test_cross_entropy_along_axes(axis, chunks):

@@ -101,6 +101,7 @@ def test_empty_rows():
     assert (logsumexp(np.empty((3, 0)), 1) == -np.inf).all()
     assert softmax(np.empty((0, 3)), 1).shape == (0, 3)
     assert np.isnan(cross_entropy(np.empty((0, 3)), np.empty(0, np.int64), 1))
+    assert cross_entropy(np.empty((3, 0)), np.empty((3, 0)), 1) == 0
 
 
 @numba.njit
@@ -239,6 +240,37 @@ def test_weights_and_smoothing(n, dtype):
         _weighted(x, labels, weight[1:].copy(), 0.0, out)
 
 
+@numba.njit
+def _of_rows(x, labels, weight, sample_weight, smoothing):
+    return (
+        fs.cross_entropy(x, labels, sample_weight=sample_weight),
+        fs.cross_entropy(x, labels, reduction="none"),
+        fs.cross_entropy_with_grad(x, labels, weight=weight, sample_weight=sample_weight),
+        fs.cross_entropy_with_grad(x, labels, sample_weight=sample_weight, label_smoothing=smoothing),
+    )
+
+
+@pytest.mark.parametrize("n", [10, 300])
+def test_probabilities_and_weights_of_rows(n, dtype):
+    x, t = inputs.rng().normal(size=(40, n)).astype(dtype), inputs.rng(1).uniform(size=(40, n)).astype(dtype)
+    weight, of_rows = (inputs.rng(2).uniform(0.1, 2, size).astype(dtype) for size in (n, 40))
+    of_rows[3] = 0
+    for labels in (t, t.argmax(axis=1)):
+        expected = (
+            fs.cross_entropy(x, labels, sample_weight=of_rows),
+            fs.cross_entropy(x, labels, reduction="none"),
+            fs.cross_entropy_with_grad(x, labels, weight=weight, sample_weight=of_rows),
+            fs.cross_entropy_with_grad(x, labels, sample_weight=of_rows, label_smoothing=0.1),
+        )
+        actual = _of_rows(x, labels, weight, of_rows, 0.1)
+        for a, right in zip(actual, expected, strict=True):
+            _assert_same(a, right, dtype)
+        with pytest.raises(ValueError, match="sample_weight must have the shape of x without axis"):
+            _of_rows(x, labels, weight, of_rows[1:].copy(), 0.1)
+    with pytest.raises(ValueError, match="labels that are probabilities must have the shape of x"):
+        _of_rows(x, t[1:].copy(), weight, of_rows, 0.1)
+
+
 def test_without_compiled_kernels():
     """The bits of the backend that calls from Python have then."""
     code = """
@@ -248,6 +280,7 @@ for dtype in map(np.dtype, ("f8", "f4")):
     inside.test_losses(dtype)
     inside.test_keepdims(dtype)
     inside.test_weights_and_smoothing(10, dtype)
+    inside.test_probabilities_and_weights_of_rows(10, dtype)
     inside.test_out_that_overlaps(dtype)
 inside.test_callers_of_every_kind()
 print(inside.fs.available_backends()[0])
@@ -294,6 +327,9 @@ WRONG = {
     "takes arrays of one dtype": lambda x: fs.softmax_vjp(x, x[0]),
     "has no out=": lambda x: fs.cross_entropy(x, np.array([0, 1]), out=x),
     "pass weight.astype": lambda x: fs.cross_entropy(x, np.array([0, 1]), weight=np.array([1, 2, 3])),
+    "takes probabilities of the dtype and dimensions": lambda x: fs.cross_entropy(x, x[0]),
+    "takes ignore_index with integer labels": lambda x: fs.cross_entropy(x, x, ignore_index=1),
+    "takes one weight for each row": lambda x: fs.cross_entropy(x, x, sample_weight=x),
     "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
     "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
     "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),

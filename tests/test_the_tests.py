@@ -159,23 +159,48 @@ def one_minus_exp_by_subtraction(logy, out):
 
 
 @plant("cross_entropy_with_grad")
-def scale_forgotten(x, labels, weight, smoothing, scale, loss, out):
-    specification.cross_entropy_with_grad(x, labels, weight, smoothing, 1.0, loss, out)
+def scale_forgotten(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    specification.cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, 1.0, loss, out)
 
 
 @plant("cross_entropy_with_grad")
-def probability_minus_one(x, labels, weight, smoothing, scale, loss, out):
-    specification.cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out)
+def probability_minus_one(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    specification.cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out)
     y = _stable(x[:, :, 0].astype(np.float64))
     y[np.arange(len(y)), labels[:, 0]] -= 1
     out[:, :, 0] = y * scale
 
 
 @plant("cross_entropy_with_grad")
-def onehot_forgotten(x, labels, weight, smoothing, scale, loss, out):
-    specification.cross_entropy(x, labels, weight, smoothing, loss)
+def onehot_forgotten(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    specification.cross_entropy(x, labels, weight, sample_weight, smoothing, loss)
     specification.softmax(x, out)
     out *= scale
+
+
+@plant("cross_entropy_with_grad")
+def sample_weight_forgotten(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    specification.cross_entropy_with_grad(x, labels, weight, None, smoothing, scale, loss, out)
+
+
+@plant("soft_cross_entropy_with_grad")
+def total_for_probability(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    """The gradient of targets whose sum is 1, whatever theirs is."""
+    specification.soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out)
+    out[:, :, 0] = scale * (_stable(x[:, :, 0]) - labels[:, :, 0])
+
+
+@plant("soft_cross_entropy_with_grad")
+def probability_minus_target(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    specification.soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out)
+    t = labels[:, :, 0]
+    out[:, :, 0] = scale * (_stable(x[:, :, 0]) * t.sum(axis=1, keepdims=True) - t)
+
+
+@plant("soft_cross_entropy_with_grad")
+def log_of_a_softmax(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    specification.soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out)
+    loss[:, 0] = -(labels[:, :, 0] * np.log(_stable(x[:, :, 0]))).sum(axis=1)
 
 
 # ---- the checks, by op: each is what a test file runs on every backend ------------------------------
@@ -202,6 +227,28 @@ def _product_bound(backend):
 def _jacobian_of_exact_softmax(backend):
     x = FAMILY["saturated"](F8)
     checks.assert_jacobian_ulps(x, oracle.exact_forward("softmax", x).high, backend)
+
+
+def _unlike_samples(backend):
+    x, sample_weight = FAMILY["sources_100x5"](F8), inputs.rng(4).uniform(size=100)
+    options = {"sample_weight": sample_weight, "backend": backend, "reduction": "none"}
+    labels = x.argmin(axis=1)
+    expected = oracle.exact_cross_entropy(x, labels)[1].high * sample_weight[:, np.newaxis]
+    checks.assert_close(fs.cross_entropy_with_grad(x, labels, **options)[1], expected, F8)
+
+
+def _targets(x):
+    return inputs.rng(5).uniform(size=x.shape)
+
+
+def _certain(backend):
+    x = FAMILY["saturated"](F8)
+    checks.check_soft_cross_entropy(x, np.eye(x.shape[1])[x.argmax(axis=1)], backend)
+
+
+def _uncertain(backend):
+    x = FAMILY["sources_100x5"](F8)[:9]
+    checks.check_soft_cross_entropy(x, _targets(x), backend)
 
 
 CHECKS = {
@@ -247,6 +294,11 @@ CHECKS = {
             "cross_entropy_with_grad", FAMILY["sources_100x5"](F8), b
         ),
         "ulps, likeliest label": _likeliest,
+        "weights of rows": _unlike_samples,
+    },
+    "soft_cross_entropy_with_grad": {
+        "saturated": _certain,
+        "any targets": _uncertain,
     },
 }
 
@@ -278,6 +330,10 @@ NOTICED_BY = {
     "scale_forgotten": {"mean", "autograd"},
     "probability_minus_one": {"ulps, likeliest label"},
     "onehot_forgotten": {"autograd", "ulps, likeliest label"},
+    "sample_weight_forgotten": {"weights of rows"},
+    "total_for_probability": {"any targets"},
+    "probability_minus_target": {"saturated"},
+    "log_of_a_softmax": {"saturated"},
 }
 
 

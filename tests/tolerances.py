@@ -34,6 +34,7 @@ TOLERANCES = {
 LOGSUMEXP_EPS = 2
 PRODUCT_EPS = 6
 ROW_SUM_EPS = 2
+SOFT_EPS = 7
 
 
 class Bound(NamedTuple):

@@ -127,7 +127,10 @@ class Call:
     def _labels(self, labels, rows):
         labels = self.own(labels, "labels")
         if (dtype := self.kind.dtype(labels)) not in _INTEGERS:
-            raise TypeError(f"labels has dtype {dtype}; expected an integer dtype")
+            raise TypeError(
+                f"labels has dtype {dtype}; expected an integer dtype: probabilities have no "
+                "kernel on CUDA devices"
+            )
         if tuple(labels.shape) != rows.kept:
             raise ValueError(f"labels has shape {tuple(labels.shape)}; expected {rows.kept}")
         return self.kind.packed(self.kind.cast(labels, "int64"))

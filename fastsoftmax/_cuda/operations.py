@@ -68,12 +68,14 @@ def cross_entropy(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=None,
     label_smoothing=0.0,
     reduction="mean",
     backend=None,
     num_threads=None,
 ):
+    _refuse(sample_weight)
     with Call(backend, x=x).on_its_device() as call:
         rows = rows_of(call.shape, axis)
         return call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, None)
@@ -86,6 +88,7 @@ def cross_entropy_with_grad(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=None,
     label_smoothing=0.0,
     reduction="mean",
@@ -93,11 +96,20 @@ def cross_entropy_with_grad(
     backend=None,
     num_threads=None,
 ):
+    _refuse(sample_weight)
     with Call(backend, x=x).on_its_device() as call:
         rows = rows_of(call.shape, axis)
         dx = Result(call, call.shape, rows.canonical, out, rows, labels=labels, weight=weight)
         loss = call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, dx)
         return loss, dx.finish()
+
+
+def _refuse(sample_weight):
+    if sample_weight is not None:
+        raise NotImplementedError(
+            "sample_weight has no kernel on CUDA devices: weigh the losses of reduction='none', or have x on "
+            "the CPU"
+        )
 
 
 def _forward(op, fill, x, axis, out, where, backend):

@@ -221,33 +221,36 @@ def softmax_jacobian(y, out, part, parts, stop):
 
 
 class _Weighted(Kernel):
-    """A kernel whose ``weight`` may be None."""
+    """A kernel whose ``weight`` and ``sample_weight`` may be None."""
 
-    def __call__(self, x, labels, weight, *others):
-        super().__call__(x, labels, _or_ones(weight, x), *others)
+    def __call__(self, x, labels, weight, sample_weight, *others):
+        super().__call__(x, labels, *_or_ones(x, weight, sample_weight), *others)
 
-    def parallel(self, x, labels, weight, *others, num_threads):
-        super().parallel(x, labels, _or_ones(weight, x), *others, num_threads=num_threads)
-
-
-def _or_ones(weight, x):
-    return np.ones(x.shape[1], x.dtype) if weight is None else weight
+    def parallel(self, x, labels, weight, sample_weight, *others, num_threads):
+        weights = _or_ones(x, weight, sample_weight)
+        super().parallel(x, labels, *weights, *others, num_threads=num_threads)
 
 
-_TARGETS = (
-    _in,
-    lambda dtype: _in(types.intp, 2),
-    lambda dtype: _in(dtype, 1),
-    lambda dtype: types.float64,
-)
+def _or_ones(x, weight, sample_weight):
+    outer, n, inner = x.shape
+    if weight is None:
+        weight = np.ones(n, x.dtype)
+    if sample_weight is None:
+        sample_weight = np.broadcast_to(np.ones((), x.dtype), (outer, inner))
+    return weight, sample_weight
 
 
-def _weighted_kernel(*results):
-    return lambda function: _Weighted(function, (*_TARGETS, *results), regime=_regime)
+def _weighted_kernel(labels, *results):
+    weights = lambda dtype: _in(dtype, 1), lambda dtype: _in(dtype, 2), lambda dtype: types.float64
+    return lambda function: _Weighted(function, (_in, labels, *weights, *results), regime=_regime)
 
 
-@_weighted_kernel(lambda dtype: _out(dtype, 2))
-def cross_entropy(x, labels, weight, smoothing, loss, part, parts, stop):
+def _labels(dtype):
+    return _in(types.intp, 2)
+
+
+@_weighted_kernel(_labels, lambda dtype: _out(dtype, 2))
+def cross_entropy(x, labels, weight, sample_weight, smoothing, loss, part, parts, stop):
     tile = scratch(x)
     everywhere, whole = _everywhere(x, weight, smoothing, stop)
     for k in share(x, part, parts):
@@ -257,16 +260,17 @@ def cross_entropy(x, labels, weight, smoothing, loss, part, parts, stop):
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
         for r in range(rows_in(t)):
             row = row_at(x, k, r)
-            at_label = (1 - smoothing) * weight[labels[row]]
+            sample = np.float64(sample_weight[row])
+            at_label = sample * ((1 - smoothing) * weight[labels[row]])
             log_sum = np.float64(lane(log_sum_of, r))
             row_loss = _term(at_label, np.float64(lane(m, r)), tile[_entry(t, x, labels[row], r)], log_sum)
             if smoothing:
-                row_loss += 2 * np.float64(lane(spread, r)) + whole * log_sum
-            loss[row] = row_loss if labels[row] >= 0 else 0.0
+                row_loss += 2 * (sample * np.float64(lane(spread, r))) + sample * whole * log_sum
+            loss[row] = row_loss if labels[row] >= 0 and sample != 0 else 0.0
 
 
-@_weighted_kernel(lambda dtype: types.float64, lambda dtype: _out(dtype, 2), _out)
-def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part, parts, stop):
+@_weighted_kernel(_labels, lambda dtype: types.float64, lambda dtype: _out(dtype, 2), _out)
+def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out, part, parts, stop):
     tile = scratch(x)
     at_labels = np.empty(lanes(x), np.float64)
     everywhere, whole = _everywhere(x, weight, smoothing, stop)
@@ -277,32 +281,34 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
             at_labels[r] = tile[_entry(t, x, labels[row_at(x, k, r)], r)]
         s = summary(tile, x, out, t, m, True)
         spread = _spread(x, t, m, everywhere) if smoothing else splat(x, 0)
-        exps = factor = keep = splat(x, 0)
+        exps = factor = keep = scales = splat(x, 0)
         for r in range(rows_in(t)):
             exps = with_lane(exps, r, tile[_entry(t, x, labels[row_at(x, k, r)], r)])
         y_labels = fma(exps, s.inverse, exps * s.correction)
         others_share = fma(s.others, s.inverse, fma(s.others, s.correction, s.low * s.inverse))
         for r in range(rows_in(t)):
             row = row_at(x, k, r)
-            if labels[row] < 0:
+            sample = np.float64(sample_weight[row])
+            if labels[row] < 0 or sample == 0:
                 loss[row] = 0.0
                 continue
             at_label = (1 - smoothing) * weight[labels[row]]
             row_max, at = np.float64(lane(m, r)), at_labels[r]
             log_sum = np.float64(lane(s.log_sum, r))
-            row_loss = _term(at_label, row_max, at, log_sum)
+            row_loss = _term(sample * at_label, row_max, at, log_sum)
             if smoothing:
-                row_loss += 2 * np.float64(lane(spread, r)) + whole * log_sum
+                row_loss += 2 * (sample * np.float64(lane(spread, r))) + sample * whole * log_sum
             loss[row] = row_loss
             y = np.float64(lane(y_labels, r))
             one_minus = np.float64(lane(others_share, r)) if at == row_max else 1 - y
             # d loss / d x_j = y_j * (at_label + whole) - everywhere_j - (j == label) * at_label
-            at_labels[r] = ((whole * y - everywhere[labels[row]]) - at_label * one_minus) * scale
-            factor = with_lane(factor, r, (at_label + whole) * scale)
+            at_labels[r] = ((whole * y - everywhere[labels[row]]) - at_label * one_minus) * (scale * sample)
+            factor = with_lane(factor, r, (at_label + whole) * (scale * sample))
+            scales = with_lane(scales, r, -scale * sample)
             keep = with_lane(keep, r, 1.0)
         if t.folds:
-            factor, keep = splat(x, lane(factor, 0)), splat(x, lane(keep, 0))
-        zero, scales = splat(x, 0), splat(x, -scale)
+            factor, scales, keep = _of_first(factor), _of_first(scales), _of_first(keep)
+        zero = splat(x, 0)
         ratio = factor * s.inverse
         correction = fma(factor, s.correction, fma(factor, s.inverse, zero - ratio))
         for start in stretches(t):
@@ -312,7 +318,7 @@ def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out, part
                 put(out, t, j, where_greater(keep, zero, fma(scales, _weights(everywhere, t, j), y), zero))
         for r in range(rows_in(t)):
             o, i = row_at(x, k, r)
-            if labels[o, i] >= 0:
+            if labels[o, i] >= 0 and sample_weight[o, i] != 0:
                 out[o, labels[o, i], i] = at_labels[r]
 
 
@@ -361,6 +367,60 @@ def log_softmax_jacobian_diagonal(logy, out, part, parts, stop):
             for j in stretch(t, start):
                 put(out, t, j, _one_minus_exp(get(logy, t, j, splat(logy, 0))))
                 look_ahead(logy, out, t, j)
+
+
+@_weighted_kernel(_in, lambda dtype: _out(dtype, 2))
+def soft_cross_entropy(x, labels, weight, sample_weight, smoothing, loss, part, parts, stop):
+    tile, targets = scratch(x), scratch(x)
+    everywhere, _ = _everywhere(x, weight, smoothing, stop)
+    at_labels = _at_labels(x, weight, smoothing)
+    for k in share(x, part, parts):
+        t = task(x, k, stop)
+        m = fetch(tile, x, t, splat(x, -np.inf))
+        _fetch_targets(targets, labels, t, at_labels, everywhere)
+        halves, whole = _half_gaps(tile, targets, t, m), _sum_but(tile, targets, t, splat(x, np.nan))
+        log_sum = summary(tile, x, None, t, m, False).log_sum
+        for r in range(rows_in(t)):
+            row = row_at(x, k, r)
+            loss[row] = _soft_loss(sample_weight[row], lane(halves, r), lane(whole, r), lane(log_sum, r))
+
+
+@_weighted_kernel(_in, lambda dtype: types.float64, lambda dtype: _out(dtype, 2), _out)
+def soft_cross_entropy_with_grad(
+    x, labels, weight, sample_weight, smoothing, scale, loss, out, part, parts, stop
+):
+    tile, targets = scratch(x), scratch(x)
+    everywhere, _ = _everywhere(x, weight, smoothing, stop)
+    at_labels = _at_labels(x, weight, smoothing)
+    for k in share(x, part, parts):
+        t = task(x, k, stop)
+        zero = splat(x, 0)
+        m = fetch(tile, x, t, splat(x, -np.inf))
+        _fetch_targets(targets, labels, t, at_labels, everywhere)
+        halves, whole = _half_gaps(tile, targets, t, m), _sum_but(tile, targets, t, splat(x, np.nan))
+        s = summary(tile, x, out, t, m, True)
+        keep = scales = zero
+        for r in range(rows_in(t)):
+            row = row_at(x, k, r)
+            sample = sample_weight[row]
+            loss[row] = _soft_loss(sample, lane(halves, r), lane(whole, r), lane(s.log_sum, r))
+            keep = with_lane(keep, r, 1.0 if sample != 0 else 0.0)
+            scales = with_lane(scales, r, scale * np.float64(sample))
+        if t.folds:
+            keep, scales = _of_first(keep), _of_first(scales)
+        # d loss / d x_j = y_j * whole - t_j; of a largest y above 2/3, neither 1 - y nor whole - t cancels.
+        others_share = fma(s.others, s.inverse, fma(s.others, s.correction, s.low * s.inverse))
+        largest = exp_shifted(m, shift_of(m))
+        largest = where_greater(splat(x, 1 / 3), others_share, largest, splat(x, np.nan))
+        at_largest = (_sum_but(tile, targets, t, largest) - whole * others_share) * scales
+        factor = whole * scales
+        ratio = factor * s.inverse
+        correction = fma(factor, s.correction, fma(factor, s.inverse, zero - ratio))
+        for start in stretches(t):
+            for j in stretch(t, start):
+                e = vector(tile, j)
+                dx = fma(e, ratio, e * correction) - scales * vector(targets, j)
+                put(out, t, j, where_greater(keep, zero, where_equal(e, largest, at_largest, dx), zero))
 
 
 @inlined
@@ -477,6 +537,63 @@ def _everywhere(x, weight, smoothing, stop):
 @inlined
 def _weights(everywhere, t, j):
     return vector(everywhere, j) if t.folds else splat(everywhere, everywhere[j])
+
+
+@allocating
+def _at_labels(x, weight, smoothing):
+    """What the probability of each class is multiplied by."""
+    at_labels = np.zeros(x.shape[1] + lanes(x), x.dtype)
+    for j in range(x.shape[1]):
+        at_labels[j] = (1 - smoothing) * np.float64(weight[j])
+    return at_labels
+
+
+@inlined
+def _fetch_targets(targets, labels, t, at_labels, everywhere):
+    """The loss is ``sum_j targets[j] * nll[j]``."""
+    fetch(targets, labels, t, splat(labels, 0))
+    for start in stretches(t):
+        for j in stretch(t, start):
+            weighted = vector(targets, j) * _weights(at_labels, t, j)
+            set_vector(targets, j, weighted + _weights(everywhere, t, j))
+
+
+@inlined
+def _half_gaps(tile, targets, t, m):
+    """Half of ``sum_j targets[j] * (max - x_j)`` of each row: a difference of logits may overflow."""
+    half, zero = splat(tile, 0.5), splat(tile, 0)
+    s = no_sum(tile)
+    for start in stretches(t):
+        s = before(start, s)
+        for j in stretch(t, start):
+            w = vector(targets, j)
+            s = add(s, where_equal(w, zero, zero, w * (m * half - vector(tile, j) * half)))
+    return total(t, s)
+
+
+@inlined
+def _sum_but(tile, targets, t, but):
+    """The sum of each row's targets but for entries at ``but``, or of all if that is NaN."""
+    zero, s = splat(tile, 0), no_sum(tile)
+    for start in stretches(t):
+        s = before(start, s)
+        for j in stretch(t, start):
+            s = add(s, where_equal(vector(tile, j), but, zero, vector(targets, j)))
+    return total(t, s)
+
+
+@inlined
+def _soft_loss(sample, half_gaps, whole, log_sum):
+    if sample == 0:
+        return 0.0
+    of_gaps = 2 * (np.float64(sample) * np.float64(half_gaps))
+    return of_gaps + np.float64(sample) * np.float64(whole) * np.float64(log_sum)
+
+
+@inlined
+def _of_first(v):
+    """Its first lane's in all."""
+    return splat(v, lane(v, 0))
 
 
 @inlined

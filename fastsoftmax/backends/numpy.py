@@ -142,27 +142,28 @@ def softmax_jacobian(y, out):
 
 
 @_interruptible()
-def cross_entropy(x, labels, weight, smoothing, loss):
-    blocks = _blocks((x,), labels, loss, wide=True)
-    for axis, work, (x,), labels, loss in blocks:
+def cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
+    blocks = _blocks((x,), labels, _or_ones(sample_weight, loss), loss, wide=True)
+    for axis, work, (x,), labels, sample, loss in blocks:
         m, rest, _ = _summary(work, x, axis)
-        loss[...] = _losses(work, x, m, rest, _Target(work, x, labels, axis, weight, smoothing))
+        target = _Target(work, x, labels, axis, weight, sample, smoothing)
+        loss[...] = target.losses(work, x, m, rest)
 
 
 @_interruptible()
-def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
+def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
     apart = not np.may_share_memory(x, out)
-    blocks = _blocks((x,), labels, loss, out, wide=apart)
-    for axis, work, (x,), labels, loss, out in blocks:
+    blocks = _blocks((x,), labels, _or_ones(sample_weight, loss), loss, out, wide=apart)
+    for axis, work, (x,), labels, sample, loss, out in blocks:
         e = out if apart and not _across(out) else work("e", x.shape, out.dtype)
         m, rest, total = _summary(work, x, axis, e)
-        target = _Target(work, x, labels, axis, weight, smoothing)
-        loss[...] = _losses(work, x, m, rest, target)
+        target = _Target(work, x, labels, axis, weight, sample, smoothing)
+        loss[...] = target.losses(work, x, m, rest)
         # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
-        e *= (scale * (target.at_label + target.total) / total).astype(e.dtype)
+        e *= (scale * (target.at_label + sample * target.total) / total).astype(e.dtype)
         if smoothing:
-            e -= (scale * target.everywhere).astype(e.dtype)
-        e[target.at] = scale * _gradients_at_label(m, rest, target)
+            e -= (scale * (sample * target.everywhere)).astype(e.dtype)
+        e[target.at] = scale * target.gradients_at_label(m, rest)
         np.copyto(e, 0.0, where=target.ignored)
         _store(e, out)
 
@@ -199,6 +200,37 @@ def log_softmax_jacobian_diagonal(logy, out):
         for part in _pieces(work, logy, axis):
             d = np.expm1(logy[part], out=work("d", logy[part].shape), dtype=np.float64)
             _store(np.subtract(0, d, out=d), out[part])
+
+
+@_interruptible()
+def soft_cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
+    blocks = _blocks((x, labels), _or_ones(sample_weight, loss), loss)
+    for axis, work, (x, t), sample, loss in blocks:
+        m, rest, _ = _summary(work, x, axis)
+        target = _SoftTarget(work, t, axis, weight, sample, smoothing)
+        loss[...] = target.losses(work, x, m, rest)
+
+
+@_interruptible()
+def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    apart = not np.may_share_memory(x, out)
+    blocks = _blocks((x, labels), _or_ones(sample_weight, loss), loss, out)
+    for axis, work, (x, t), sample, loss, out in blocks:
+        e = out if apart and not _across(out) else work("e", x.shape, out.dtype)
+        m, rest, total = _summary(work, x, axis, e)
+        target = _SoftTarget(work, t, axis, weight, sample, smoothing)
+        loss[...] = target.losses(work, x, m, rest)
+        # d loss / d x_j = y_j * total - t_j
+        e *= (scale * (sample * target.total) / total).astype(e.dtype)
+        for part in _pieces(work, x, axis):
+            t = target.of(part, work("terms", x[part].shape))
+            t *= scale * sample
+            np.subtract(e[part], t, out=e[part], casting="same_kind")
+        if (rest < 1).any():
+            largest = scale * target.gradients_at_largest(work, x, m, rest)
+            np.copyto(e, largest, where=(x == m) & (rest < 1), casting="same_kind")
+        np.copyto(e, 0.0, where=target.ignored)
+        _store(e, out)
 
 
 class _Scratch:
@@ -502,34 +534,88 @@ def _others(work, x, m, axis):
     return _total(work, e, axis, x.dtype), np.count_nonzero(x == m, axis=axis, keepdims=True)
 
 
-class _Target:
-    """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
+def _or_ones(sample_weight, loss):
+    return np.broadcast_to(np.float64(1), loss.shape) if sample_weight is None else sample_weight
 
-    def __init__(self, work, x, labels, axis, weight, smoothing):
+
+class _Target:
+    """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it.
+
+    ``at_label`` is that of a row and its ``sample`` weight, by which the sum is to be multiplied.
+    """
+
+    def __init__(self, work, x, labels, axis, weight, sample, smoothing):
         n = x.shape[axis]
         label = np.maximum(labels, 0)
-        self.axis, self.smoothing, self.ignored = axis, smoothing, labels < 0
+        self.axis, self.smoothing, self.ignored = axis, smoothing, (labels < 0) | (sample == 0)
         rows = [np.arange(size).reshape(-1, *[1] * (x.ndim - 1 - i)) for i, size in enumerate(x.shape)]
         self.at = (*rows[:axis], label, *rows[axis + 1 :])
         self.logit = x[self.at]
+        self.sample = sample.astype(np.float64)
         if weight is None:
             everywhere = np.full(n, smoothing / n)
-            self.at_label, self.everywhere_at_label = 1 - smoothing, smoothing / n
+            at_label, self.everywhere_at_label = 1 - smoothing, smoothing / n
         else:
             weight = weight.astype(np.float64)
             everywhere = smoothing / n * weight
-            self.at_label, self.everywhere_at_label = (1 - smoothing) * weight[label], everywhere[label]
+            at_label, self.everywhere_at_label = (1 - smoothing) * weight[label], everywhere[label]
+        self.at_label = self.sample * at_label
         self.everywhere = everywhere.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
         self.total = _sum(work, _copy(self.everywhere), self.everywhere, axis) if smoothing else 0.0
 
+    def losses(self, work, x, m, rest):
+        log_sum = np.log1p(rest)
+        loss = _term(self.at_label, m, self.logit, log_sum)
+        if self.smoothing:
+            everywhere = lambda part, _: self.everywhere[part]  # noqa: E731
+            halves = _sum(work, _halves_of_gaps(x, m, everywhere), x, self.axis)
+            loss += 2 * (self.sample * halves) + self.sample * self.total * log_sum
+        return np.where(self.ignored, 0.0, loss)
 
-def _losses(work, x, m, rest, target):
-    log_sum = np.log1p(rest)
-    loss = _term(target.at_label, m, target.logit, log_sum)
-    if target.smoothing:
-        halves = _sum(work, _halves_of_gaps(x, m, target.everywhere), x, target.axis)
-        loss += 2 * halves + target.total * log_sum
-    return np.where(target.ignored, 0.0, loss)
+    def gradients_at_label(self, m, rest):
+        d = self.logit - m
+        y = np.exp(d) / (1 + rest)
+        one_minus = np.where(d == 0, rest / (1 + rest), 1 - y)
+        return self.sample * (self.total * y - self.everywhere_at_label) - self.at_label * one_minus
+
+
+class _SoftTarget:
+    """The loss is ``sum_j of[j] * nll[j]``, where ``of`` are weighed and smoothed probabilities."""
+
+    def __init__(self, work, t, axis, weight, sample, smoothing):
+        n = t.shape[axis]
+        self.axis, self.t, self.ignored, self.smoothing = axis, t, sample == 0, smoothing
+        self.sample = sample.astype(np.float64)
+        weight = np.ones(1) if weight is None else weight.astype(np.float64)
+        self.weight = weight.reshape([-1 if i == axis else 1 for i in range(t.ndim)])
+        self.spread = smoothing / n
+        self.total = _sum(work, self.of, t, axis)
+
+    def of(self, part, out):
+        np.multiply(self.t[part], 1 - self.smoothing, out=out, dtype=DOUBLE)
+        if self.smoothing:
+            out += self.spread
+        out *= self.weight[part] if self.weight.size > 1 else self.weight
+        return out
+
+    def losses(self, work, x, m, rest):
+        halves = _sum(
+            work,
+            _halves_of_gaps(x, m, lambda part, like: self.of(part, work("targets", like.shape))),
+            x,
+            self.axis,
+        )
+        loss = 2 * (self.sample * halves) + self.sample * self.total * np.log1p(rest)
+        return np.where(self.ignored, 0.0, loss)
+
+    def gradients_at_largest(self, work, x, m, rest):
+        """Of a row's one largest: ``1 - y`` is the others' share, and ``total - t`` their sum."""
+
+        def others(part, terms):
+            np.copyto(self.of(part, terms), 0.0, where=x[part] == m)
+
+        one_minus = rest / (1 + rest)
+        return self.sample * (_sum(work, others, x, self.axis) - self.total * one_minus)
 
 
 def _term(weight, m, x, log_sum):
@@ -543,23 +629,17 @@ def _term(weight, m, x, log_sum):
     return term
 
 
-def _halves_of_gaps(x, m, everywhere):
-    """``everywhere * (max - x) / 2``, whose difference does not overflow."""
+def _halves_of_gaps(x, m, targets):
+    """``targets * (max - x) / 2``, whose difference does not overflow."""
 
     def fill(part, terms):
         np.multiply(x[part], -0.5, out=terms, dtype=DOUBLE)
         terms += 0.5 * m
-        terms *= everywhere[part]
-        np.copyto(terms, 0.0, where=everywhere[part] == 0)
+        t = targets(part, terms)
+        terms *= t
+        np.copyto(terms, 0.0, where=t == 0)
 
     return fill
-
-
-def _gradients_at_label(m, rest, target):
-    d = target.logit - m
-    y = np.exp(d) / (1 + rest)
-    one_minus = np.where(d == 0, rest / (1 + rest), 1 - y)
-    return target.total * y - target.everywhere_at_label - target.at_label * one_minus
 
 
 def _in_range(g, axis):

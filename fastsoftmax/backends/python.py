@@ -65,17 +65,18 @@ def softmax_jacobian(y, out):
 
 
 @_slow
-def cross_entropy(x, labels, weight, smoothing, loss):
+def cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
     for o, i, row in _each_row(x):
-        loss[o, i] = _cross_entropy_row(row, labels[o, i], weight, smoothing)
+        targets = _targets(len(row), labels[o, i], weight, _at(sample_weight, o, i), smoothing)
+        loss[o, i] = _cross_entropy_row(row, targets)
 
 
 @_slow
-def cross_entropy_with_grad(x, labels, weight, smoothing, scale, loss, out):
+def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
     for o, i, row in _each_row(x):
-        loss[o, i] = _cross_entropy_row(row, labels[o, i], weight, smoothing)
-        dx = _cross_entropy_grad_row(row, labels[o, i], weight, smoothing)
-        out[o, :, i] = [scale * d for d in dx]
+        targets = _targets(len(row), labels[o, i], weight, _at(sample_weight, o, i), smoothing)
+        loss[o, i] = _cross_entropy_row(row, targets)
+        out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
 
 
 @_slow
@@ -96,6 +97,21 @@ def log_softmax_jacobian_diagonal(logy, out):
     for o, i, row in _each_row(logy):
         # J_ii = 1 - exp(logy_i)
         out[o, :, i] = [_one_minus_exp(a) for a in row]
+
+
+@_slow
+def soft_cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
+    for o, i, row in _each_row(x):
+        targets = _soft_targets(labels[o, :, i].tolist(), weight, _at(sample_weight, o, i), smoothing)
+        loss[o, i] = _cross_entropy_row(row, targets)
+
+
+@_slow
+def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
+    for o, i, row in _each_row(x):
+        targets = _soft_targets(labels[o, :, i].tolist(), weight, _at(sample_weight, o, i), smoothing)
+        loss[o, i] = _cross_entropy_row(row, targets)
+        out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
 
 
 def _each_row(x):
@@ -160,16 +176,6 @@ def _log_softmax_row(row):
     return [(a - row[k]) - math.log1p(rest) for a in row]
 
 
-def _one_minus_softmax(row, j):
-    """``1 - y_j`` without cancellation: the others' share where ``y_j`` is the largest."""
-    k, rest = _largest_and_rest(row)
-    if k is None:
-        return NAN
-    if row[j] == row[k]:
-        return rest / (1 + rest)
-    return 1 - _share(row[j], row[k], rest)
-
-
 def _logsumexp_row(row):
     k, rest = _largest_and_rest(row)
     if k is not None:
@@ -231,22 +237,36 @@ def _one_minus_exp(a):
     return 0.0 - math.expm1(a) if a < 709 else -_exp(a)
 
 
-def _targets(n, label, weight, smoothing):
-    """The loss is ``at_label * nll[label] + sum_j everywhere[j] * nll[j]``, as PyTorch defines it."""
+def _at(sample_weight, o, i):
+    return 1.0 if sample_weight is None else float(sample_weight[o, i])
+
+
+def _targets(n, label, weight, sample_weight, smoothing):
+    """Those of an integer label; None of an ignored one."""
+    return _soft_targets(
+        [float(j == label) for j in range(n)], weight, sample_weight if label >= 0 else 0.0, smoothing
+    )
+
+
+def _soft_targets(t, weight, sample_weight, smoothing):
+    """The loss is ``sum_j targets[j] * nll[j]``, as PyTorch defines it; None where a row takes no part."""
+    n = len(t)
     weight = [1.0] * n if weight is None else weight.tolist()
-    return (1 - smoothing) * weight[label], [smoothing / n * w for w in weight]
+    if sample_weight == 0:
+        return None
+    return [
+        sample_weight * (w * ((1 - smoothing) * a + smoothing / n)) for a, w in zip(t, weight, strict=True)
+    ]
 
 
-def _cross_entropy_row(row, label, weight, smoothing):
-    if label < 0:  # ignored
+def _cross_entropy_row(row, targets):
+    if targets is None:
         return 0.0
     k, rest = _largest_and_rest(row)
     if k is None:
         return NAN
     log_sum = math.log1p(rest)
-    at_label, everywhere = _targets(len(row), label, weight, smoothing)
-    loss = _term(at_label, row[k], row[label], log_sum)
-    return loss + _sum([_term(w, row[k], a, log_sum) for w, a in zip(everywhere, row, strict=True)])
+    return _sum([_term(t, row[k], a, log_sum) for t, a in zip(targets, row, strict=True)])
 
 
 def _term(weight, m, a, log_sum):
@@ -258,13 +278,13 @@ def _term(weight, m, a, log_sum):
     return weight * nll if nll < INF else 2 * (weight * (m / 2 - a / 2))
 
 
-def _cross_entropy_grad_row(row, label, weight, smoothing):
-    if label < 0:
+def _cross_entropy_grad_row(row, targets):
+    if targets is None:
         return [0.0] * len(row)
-    at_label, everywhere = _targets(len(row), label, weight, smoothing)
-    total = _sum(everywhere)
-    # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
-    dx = [a * (at_label + total) - w for a, w in zip(_softmax_row(row), everywhere, strict=True)]
-    above = total * _softmax_row(row)[label] - everywhere[label]
-    dx[label] = above - at_label * _one_minus_softmax(row, label)
+    # d loss / d x_j = y_j * total - targets[j]
+    total = _sum(targets)
+    dx = [y * total - t for y, t in zip(_softmax_row(row), targets, strict=True)]
+    k, rest = _largest_and_rest(row)
+    if k is not None and rest < 1:  # 1 - y_k is the others' share, and total - targets[k] their sum
+        dx[k] = _sum(targets[:k] + targets[k + 1 :]) - total * (rest / (1 + rest))
     return dx

@@ -71,7 +71,25 @@ def test_explain_names_the_regime(backend):
 
 def test_same_names_and_order_as_the_other_backends(backend):
     module = import_module("fastsoftmax.backends.cuda")
-    assert [name for name in vars(module) if name in registry.OPS] == list(registry.OPS)
+    expected = [op for op in registry.OPS if op not in oracle.NOT_ON_CUDA]
+    assert [name for name in vars(module) if name in registry.OPS] == expected
+
+
+def test_what_it_does_not_have(backend):
+    with pytest.raises(
+        fs.BackendUnavailable, match="has no kernel for 'soft_cross_entropy'; it has softmax,"
+    ):
+        fs.cross_entropy([[0.5, 0.5]], [[1.0, 0.0]], backend=backend)
+
+
+def test_weights_of_rows(backend):
+    x, of_rows = inputs.width(7, np.float32, rows=9), np.arange(9.0)
+    x[0] = np.nan
+    args = x, x[:, ::-1].argmax(axis=1)
+    expected = fs.cross_entropy_with_grad(*args, sample_weight=of_rows, backend="python")
+    actual = fs.cross_entropy_with_grad(*args, sample_weight=of_rows, backend=backend)
+    for a, b in zip(actual, expected, strict=True):
+        checks.assert_close(a, b, x.dtype)
 
 
 def test_unavailable_is_a_reason(monkeypatch):

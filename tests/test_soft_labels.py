@@ -1,0 +1,393 @@
+"""Promise: probabilities are labels too, as in PyTorch, and rows have weights, as in scikit-learn."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import fastsoftmax as fs
+from tests import checks, inputs, oracle, tolerances
+from tests.test_plain_calls import _assert_same
+
+BOTH = ("cross_entropy", "cross_entropy_with_grad")
+FINITE = [name for name in inputs.FAMILIES if name not in ("masked", "sources_1000x5", "largest_numbers")]
+
+TARGETS = {
+    "any": lambda x: inputs.rng(1).uniform(size=x.shape),
+    "one-hot at the largest": lambda x: np.eye(x.shape[1])[x.argmax(axis=1)],
+    "one-hot at the smallest": lambda x: np.eye(x.shape[1])[x.argmin(axis=1)],
+    "nearly one-hot": lambda x: 0.999 * np.eye(x.shape[1])[x.argmax(axis=1)] + 0.001 / x.shape[1],
+    "the softmax": lambda x: oracle.longdouble_forward("softmax", x).astype(np.float64),
+    "two": lambda x: np.where(np.arange(x.shape[1]) < 2, 0.5, 0.0) + np.zeros(x.shape),
+    "nothing": lambda x: np.zeros(x.shape),
+}
+
+
+def _options(names, n, rows, dtype):
+    rng = inputs.rng(2)
+    every = {
+        "weight": rng.uniform(0.1, 3, n).astype(dtype),
+        "sample_weight": rng.uniform(0.1, 3, rows).astype(dtype),
+        "label_smoothing": 0.1,
+    }
+    return {name: every[name] for name in names}
+
+
+OPTIONS = [
+    (),
+    ("weight",),
+    ("sample_weight",),
+    ("label_smoothing",),
+    ("weight", "sample_weight", "label_smoothing"),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids="-".join)
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", [*FINITE, 1, 2, 8, 17, 65, 1000], ids=str)
+def test_bounds(name, kind, options, backend, dtype):
+    x = inputs.width(name, dtype, rows=3) if isinstance(name, int) else inputs.FAMILIES[name](dtype)[:5]
+    t = TARGETS[kind](x).astype(dtype)
+    checks.check_soft_cross_entropy(x, t, backend, **_options(options, x.shape[1], len(x), dtype))
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_one_hot_rows_are_labels(name, backend, dtype):
+    """To the bound of labels, in units in the last place: 1 - y does not cancel."""
+    x = inputs.FAMILIES[name](dtype)[:20]
+    for labels in (x.argmax(axis=1), x.argmin(axis=1)):
+        onehot = np.eye(x.shape[1], dtype=dtype)[labels]
+        exact_loss, exact_dx = oracle.exact_cross_entropy(x, labels)
+        loss, dx = checks.call("cross_entropy_with_grad", x, onehot, backend=backend, reduction="none")
+        assert exact_loss.ulps(loss) <= 4
+        assert exact_dx.ulps(dx) <= 4
+
+
+# High entries over equal ones, roundings that go one way, few values: sums of a long row.
+LONG = {
+    "equal": lambda n: (np.zeros(n), np.full(n, 1 / n)),
+    "one high": lambda n: (np.where(np.arange(n) == n // 3, 30.0, 0.0), np.full(n, 0.1)),
+    "one high and certain": lambda n: (np.where(np.arange(n) == 1, 40.0, 0.0), np.eye(1, n, 1)[0]),
+    "steps": lambda n: (np.arange(n) % 7 * 0.1, np.arange(n) % 3 / 3),
+    "thirds": lambda n: (np.full(n, 1 / 3), np.full(n, 1 / 3)),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("n", [4097, 70_000])
+def test_long_rows(kind, n, backend, dtype):
+    if checks.is_slow(backend) and n > 5000:
+        n = 20_001
+    x, t = (a.astype(dtype)[np.newaxis] for a in LONG[kind](n))
+    wide = [a.astype(np.longdouble) for a in (x, t)]
+    y, logy = (oracle.longdouble_forward(op, wide[0]) for op in ("softmax", "log_softmax"))
+    total = wide[1].sum()
+    loss, dx = fs.cross_entropy_with_grad(x, t, reduction="sum", backend=backend)
+    eps = np.finfo(dtype).eps
+    assert abs(loss - -(wide[1] * logy).sum()) <= tolerances.SOFT_EPS * eps * float(loss)
+    k = int(x[0].argmax())
+    expected, size = y[0] * total - wide[1][0], y[0] * total + wide[1][0]
+    if y[0, k] > 2 / 3:
+        others, one_minus = total - wide[1][0, k], np.delete(y[0], k).sum()
+        expected[k], size[k] = others - total * one_minus, others + total * one_minus
+    assert (np.abs(dx[0] - expected) <= tolerances.SOFT_EPS * eps * size.astype(np.float64)).all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("options", OPTIONS, ids="-".join)
+def test_torch_itself(options, reduction, backend):
+    """Which has no weights of rows: they multiply its losses, and a mean is by their sum."""
+    torch = pytest.importorskip("torch")
+    x = inputs.sources_100x5(np.float64)
+    t = inputs.rng(1).dirichlet(np.ones(5), 100)
+    given = _options(options, 5, 100, np.float64)
+    of_rows = torch.from_numpy(given.get("sample_weight", np.ones(100)))
+    theirs = {k: v for k, v in given.items() if k != "sample_weight"}
+    if "weight" in theirs:
+        theirs["weight"] = torch.from_numpy(theirs["weight"])
+    z = torch.from_numpy(x.copy()).requires_grad_()
+    rows = torch.nn.functional.cross_entropy(z, torch.from_numpy(t), reduction="none", **theirs) * of_rows
+    expected = rows if reduction == "none" else rows.sum()
+    if reduction == "mean":
+        expected = expected / of_rows.sum()
+    expected.sum().backward()
+    loss, dx = checks.call("cross_entropy_with_grad", x, t, backend=backend, reduction=reduction, **given)
+    checks.assert_close(loss, expected.detach().numpy(), np.float64, scale=10)
+    checks.assert_close(dx, z.grad.numpy(), np.float64, scale=3)
+
+
+# ---- weights of rows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sample_weight(weighted, smoothing, soft, backend, dtype):
+    x = inputs.width(7, dtype, rows=40)
+    labels = inputs.rng(1).uniform(size=x.shape).astype(dtype) if soft else x.argmin(axis=1)
+    of_rows = inputs.rng(3).uniform(0.5, 2, 40).astype(dtype)
+    options = {"backend": backend, "label_smoothing": smoothing}
+    options["weight"] = inputs.rng(4).uniform(0.5, 2, 7).astype(dtype) if weighted else None
+    plain, plain_dx = checks.call("cross_entropy_with_grad", x, labels, reduction="none", **options)
+    rows = plain.astype(np.float64) * of_rows
+    gradients = plain_dx.astype(np.float64) * of_rows[:, np.newaxis]
+    of_classes = options["weight"][labels].astype(np.float64) if weighted and not soft else np.ones(40)
+    divisor = (of_classes * of_rows).sum()
+    for reduction, expected, by in (
+        ("none", rows, 1),
+        ("sum", rows.sum(), 1),
+        ("mean", rows.sum() / divisor, divisor),
+    ):
+        given = options | {"sample_weight": of_rows, "reduction": reduction}
+        loss, dx = checks.call("cross_entropy_with_grad", x, labels, **given)
+        checks.assert_close(loss, expected, dtype, scale=10)
+        checks.assert_close(dx, gradients / by, dtype, scale=5)
+        checks.assert_close(fs.cross_entropy(x, labels, **given), expected, dtype, scale=10)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, 0.0])
+def test_rows_of_weight_zero_take_no_part(garbage, soft, backend, dtype):
+    """Whatever is in them: padding."""
+    x = inputs.width(5, dtype, rows=30)
+    labels = inputs.rng(1).uniform(size=x.shape).astype(dtype) if soft else x.argmin(axis=1)
+    of_rows = np.where(np.arange(30) % 3 == 1, 0, 2).astype(dtype)
+    padded = np.where(of_rows[:, np.newaxis] == 0, dtype.type(garbage), x)
+    taking_part = of_rows != 0
+    options = {"backend": backend, "label_smoothing": 0.1}
+    loss, dx = checks.call("cross_entropy_with_grad", padded, labels, sample_weight=of_rows, **options)
+    of_those = [a[taking_part] for a in (x, labels, of_rows)]
+    expected, expected_dx = fs.cross_entropy_with_grad(*of_those[:2], sample_weight=of_those[2], **options)
+    checks.assert_close(loss, expected, dtype)
+    checks.assert_close(dx[taking_part], expected_dx, dtype)
+    assert (dx[~taking_part] == 0).all()
+    nothing = fs.cross_entropy_with_grad(padded, labels, sample_weight=np.zeros(30, dtype), backend=backend)
+    assert np.isnan(nothing[0])
+    assert (nothing[1] == 0).all()
+
+
+def test_weights_of_ignored_rows_do_not_count(backend, dtype):
+    x, labels = inputs.width(5, dtype, rows=6), np.array([0, 1, 2, -100, 4, -100])
+    of_rows = np.array([1, 2, 3, 50, 4, 60], dtype)
+    loss, dx = checks.call(
+        "cross_entropy_with_grad", x, labels, ignore_index=-100, sample_weight=of_rows, backend=backend
+    )
+    kept = labels >= 0
+    expected, expected_dx = fs.cross_entropy_with_grad(
+        x[kept], labels[kept], sample_weight=of_rows[kept], backend=backend
+    )
+    checks.assert_close(loss, expected, dtype)
+    checks.assert_close(dx[kept], expected_dx, dtype)
+    assert (dx[~kept] == 0).all()
+
+
+def test_small_weights_of_far_logits(backend, dtype):
+    """A finite loss is finite, though that of the row without its weight is not."""
+    top = np.finfo(dtype).max * dtype.type(0.9)
+    x = np.array([[top, -top, 0]] * 20, dtype)
+    options = {"sample_weight": np.full(20, 0.25, dtype), "reduction": "none", "backend": backend}
+    for labels in (np.ones(20, int), np.array([[0, 1, 0]] * 20, dtype)):
+        loss, dx = checks.call("cross_entropy_with_grad", x, labels, **options)
+        checks.assert_close(loss / top, [0.5] * 20, dtype)
+        assert np.isfinite(dx).all()
+
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", BOTH)
+@pytest.mark.parametrize("layout", inputs.LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40, 10), -1), ((3, 10, 4), 1), ((2, 3, 20), (0, 2)), ((9, 300), -1)]
+)
+def test_layouts(op, layout, shape, axis, backend, dtype):
+    x = inputs.rng().normal(size=shape).astype(dtype)
+    t = inputs.rng(1).uniform(size=shape).astype(dtype)
+    of_rows = inputs.rng(2).uniform(size=fs.logsumexp(x, axis).shape).astype(dtype)
+    options = {"backend": backend, "reduction": "none"}
+    expected = checks.call(op, x, t, axis, sample_weight=of_rows, **options)
+    given = (inputs.LAYOUTS[layout](a) for a in (x, t, of_rows))
+    x, t, of_rows = given
+    checks.assert_same_bits(checks.call(op, x, t, axis, sample_weight=of_rows, **options), expected)
+
+
+@pytest.mark.parametrize(("shape", "axis"), inputs.SHAPES, ids=str)
+def test_axes(shape, axis, backend, dtype):
+    x = inputs.rng().normal(size=shape).astype(dtype)
+    t = inputs.rng(1).uniform(size=shape).astype(dtype)
+    loss, dx = checks.call("cross_entropy_with_grad", x, t, axis, backend=backend, reduction="none")
+    kept, rows, _ = oracle.rows_of(x, axis)
+    t_rows = oracle.rows_of(t, axis)[1]
+    expected, expected_dx, _ = oracle.exact_soft_cross_entropy(rows, t_rows)
+    checks.assert_close(loss, expected.high.reshape(kept), dtype)
+    checks.assert_close(oracle.rows_of(dx, axis)[1], expected_dx.high, dtype)
+
+
+@pytest.mark.parametrize(
+    ("x_dtype", "t_dtype"), list(product(["f2", "f4", "f8", "i4"], ["f2", "f4", "f8"])), ids="-".join
+)
+def test_dtypes(x_dtype, t_dtype, backend):
+    """Probabilities are converted to what is computed with, and results have the dtype of x."""
+    x = (inputs.rng().normal(size=(40, 6)) * 3).astype(x_dtype)
+    t = inputs.rng(1).dirichlet(np.ones(6), 40).astype(t_dtype)
+    result = np.dtype("f8" if x_dtype == "i4" else x_dtype)
+    computed = np.float32 if x_dtype == "f2" else result
+    expected = fs.cross_entropy_with_grad(
+        x.astype(computed), t.astype(computed), reduction="none", backend=backend
+    )
+    actual = checks.call("cross_entropy_with_grad", x, t, reduction="none", backend=backend)
+    checks.assert_same_bits(actual, tuple(a.astype(result) for a in expected))
+
+
+@pytest.mark.parametrize("place", ["x", "labels", "sample_weight"])
+@pytest.mark.parametrize(("shape", "axis"), [((40, 3), -1), ((3, 40), 0), ((7, 300), -1)])
+def test_out_among_the_inputs(place, shape, axis, backend, dtype):
+    x = inputs.rng().normal(size=shape).astype(dtype)
+    t = inputs.rng(1).uniform(size=shape).astype(dtype)
+    of_rows = inputs.rng(2).uniform(size=x.size // shape[axis]).astype(dtype)
+    expected = fs.cross_entropy_with_grad(x, t, axis, sample_weight=of_rows, backend=backend)
+    out = checks.poisoned(shape, dtype)
+    if place == "sample_weight":
+        given = out.reshape(-1)[: of_rows.size]
+        given[...] = of_rows
+        of_rows = given
+    else:
+        out = x if place == "x" else t
+    loss, dx = fs.cross_entropy_with_grad(x, t, axis, sample_weight=of_rows, out=out, backend=backend)
+    assert dx is out
+    checks.assert_same_bits((loss, dx), expected)
+
+
+@pytest.mark.parametrize("shape", [(5000, 7), (40, 1000), (3, 2, 4000)], ids=str)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_threads_and_neighbours(shape, axis, backend, dtype):
+    if checks.is_slow(backend):
+        shape = tuple(n // 9 + 1 for n in shape)
+    x = inputs.rng().normal(size=shape).astype(dtype)
+    t = inputs.rng(1).uniform(size=shape).astype(dtype)
+    options = {"axis": axis, "reduction": "none", "backend": backend}
+    one, three = (checks.call("cross_entropy_with_grad", x, t, num_threads=n, **options) for n in (1, 3))
+    checks.assert_same_bits(one, three)
+    if axis == -1:
+        some = fs.cross_entropy_with_grad(x[1:], t[1:], **options)
+        checks.assert_same_bits(tuple(a[1:] for a in one), some)
+
+
+@pytest.mark.parametrize("op", BOTH)
+def test_the_short_way_is_the_long_one(op, dtype):
+    for shape, axis in (((40, 10), -1), ((3, 10, 4), 1), ((10,), 0), ((500, 10), -1)):
+        x = inputs.rng().normal(size=shape).astype(dtype)
+        t = inputs.rng(1).uniform(size=shape)
+        labels = oracle.extra_inputs(op, x, axis)[0]
+        of_rows = inputs.rng(2).uniform(size=np.shape(labels)) * (
+            inputs.rng(3).uniform(size=np.shape(labels)) < 0.8
+        )
+        weight = inputs.rng(4).uniform(size=10).astype(dtype)
+        for given, smoothing, by_class, by_row, reduction in product(
+            (t.astype(dtype), t, t.astype(np.float16), labels),
+            (0.0, 0.1),
+            (None, weight),
+            (None, of_rows, np.asarray(of_rows, dtype)),
+            ("mean", "none"),
+        ):
+            options = {"weight": by_class, "sample_weight": by_row, "label_smoothing": smoothing}
+            _assert_same(op, x, given, axis, reduction=reduction, **options)
+
+
+# ---- special values ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_masked_logits(axis, copies, backend, dtype):
+    """No infinity meets a probability of 0, and the gradient is finite whatever the loss is."""
+    x = np.array([[-np.inf, 0, 1]] * copies, dtype)
+    for t, expected in (([0, 0.5, 0.5], np.log1p(np.e) - 0.5), ([0.5, 0.5, 0], np.inf), ([0, 0, 0], 0.0)):
+        t = np.array([t] * copies, dtype)
+        args = (x.T.copy(), t.T.copy()) if axis == 0 else (x, t)
+        loss, dx = checks.call("cross_entropy_with_grad", *args, axis, reduction="none", backend=backend)
+        checks.assert_close(loss, [expected] * copies, dtype)
+        y = oracle.longdouble_forward("softmax", x)
+        checks.assert_close(dx.T if axis == 0 else dx, y * t.sum(axis=1, keepdims=True) - t, dtype)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["x", "labels"])
+def test_a_row_of_nan_stays_one(where, value, backend, dtype):
+    x, t = inputs.width(3, dtype, rows=40), inputs.rng(1).uniform(size=(40, 3)).astype(dtype)
+    options = {"reduction": "none", "backend": backend}
+    before = checks.call("cross_entropy_with_grad", x, t, **options)
+    (x if where == "x" else t)[5, 1] = value
+    after = checks.call("cross_entropy_with_grad", x, t, **options)
+    if where == "x":
+        assert np.isnan(after[0][5])
+        assert np.isnan(after[1][5]).all()
+    else:
+        assert not np.isfinite(after[0][5])
+    others = np.arange(40) != 5
+    checks.assert_same_bits(*(tuple(a[others] for a in results) for results in (after, before)))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_no_rows(reduction, backend, dtype):
+    x = np.empty((0, 4), dtype)
+    loss, dx = checks.call("cross_entropy_with_grad", x, x.copy(), reduction=reduction, backend=backend)
+    assert dx.shape == (0, 4)
+    np.testing.assert_array_equal(loss, {"mean": np.nan, "sum": 0.0, "none": np.empty(0)}[reduction])
+
+
+def test_no_classes(backend, dtype):
+    """Their losses are sums of nothing."""
+    for labels, options in ((np.empty((9, 0)), {}), (np.full(9, -1), {"ignore_index": -1})):
+        x = np.empty((9, 0), dtype)
+        loss, dx = checks.call(
+            "cross_entropy_with_grad", x, labels, reduction="none", backend=backend, **options
+        )
+        assert dx.shape == (9, 0)
+        np.testing.assert_array_equal(loss, np.zeros(9))
+
+
+# ---- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", BOTH)
+@pytest.mark.parametrize("shape", [(3, 1), (1, 5), (5,), (3, 5, 1), (5, 3), ()])
+def test_probabilities_of_another_shape(op, shape, backend):
+    with pytest.raises(
+        ValueError, match=r"^labels has shape .*; expected \(3, 5\), a probability for each entry"
+    ):
+        getattr(fs, op)(np.zeros((3, 5)), np.zeros(shape), backend=backend)
+
+
+@pytest.mark.parametrize("op", BOTH)
+def test_rows_of_probabilities_cannot_be_ignored(op, backend):
+    with pytest.raises(ValueError, match=r"^ignore_index is a class index, .* sample_weight of 0"):
+        getattr(fs, op)(np.zeros((3, 5)), np.zeros((3, 5)), ignore_index=1, backend=backend)
+
+
+@pytest.mark.parametrize("op", BOTH)
+def test_one_hot_rows_of_integers(op, backend):
+    with pytest.raises(
+        ValueError, match=r"expected \(3,\), the shape of x \(3, 5\) without axis, or one-hot rows as"
+    ):
+        getattr(fs, op)(np.zeros((3, 5)), np.eye(3, 5, dtype=int), backend=backend)
+    with pytest.raises(TypeError, match=r"labels has dtype bool; .* or one-hot rows as floats"):
+        getattr(fs, op)(np.zeros((3, 5)), np.eye(3, 5, dtype=bool), backend=backend)
+
+
+@pytest.mark.parametrize("op", BOTH)
+@pytest.mark.parametrize("shape", [(), (2,), (5,), (3, 1), (3, 5)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_sample_weight_of_another_shape(op, shape, soft, backend):
+    labels = np.zeros((3, 5)) if soft else np.zeros(3, int)
+    out = checks.poisoned((3, 5), np.float64)
+    kwargs = {"out": out} if op.endswith("grad") else {}
+    with pytest.raises(ValueError, match=r"^sample_weight has shape .*; expected \(3,\), the shape of x"):
+        getattr(fs, op)(np.zeros((3, 5)), labels, sample_weight=np.ones(shape), backend=backend, **kwargs)
+    assert np.isnan(out).all()
+
+
+@pytest.mark.parametrize("bad", [["a", "b", "c"], [1j, 1, 1], [None, 1, 1]], ids=str)
+def test_sample_weight_of_another_dtype(bad, backend):
+    with pytest.raises(TypeError, match=r"^sample_weight has dtype .*; expected float64"):
+        fs.cross_entropy(np.zeros((3, 5)), [0, 1, 2], sample_weight=bad, backend=backend)
