@@ -21,6 +21,7 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     if outer == 0 or n == 0 or inner == 0:
         return
     c.op, c.single, c.conversion, c.given_up, c.first, c.ahead = <op_t>op, single, NULL, NULL, 0, 0
+    c.segments = NULL
     c.a, c.b, c.out, c.results, c.labels = <void*>a, <void*>b, out, results, <Py_ssize_t*>labels
     c.s.outer, c.s.n, c.s.inner, c.s.outer_stride, c.s.n_stride = outer, n, inner, n * inner, inner
     c.sb = c.so = c.s
