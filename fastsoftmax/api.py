@@ -638,7 +638,7 @@ def segment_logsumexp(x, ptr, /, *, out=None, backend=None, num_threads=None):
     --------
     >>> import fastsoftmax as fs
     >>> fs.segment_logsumexp([1000.0, 1000.0, 7.0], [0, 2, 2, 3])
-    array([1000.69314718,         -inf,    7.        ])
+    array([1000.69314718,          -inf,    7.        ])
     """
     return _of_segments("segment_logsumexp", {"x": x}, ptr, out, backend, num_threads)
 
