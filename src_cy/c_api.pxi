@@ -32,6 +32,16 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     kernels.run(&c)
 
 
+cdef void run_segments_for_c(int op, bint single, const void* a, const void* b, void* out, void* results,
+                             const Py_ssize_t* ptr, Py_ssize_t segments) noexcept nogil:
+    """An op of ragged rows, by the number of that of rows; empty ones may be all there is."""
+    cdef Call c
+    memset(&c, 0, sizeof(Call))
+    c.op, c.single, c.a, c.b, c.out, c.results = <op_t>op, single, <void*>a, <void*>b, out, results
+    c.segments, c.s.outer = ptr, segments
+    kernels.run(&c)
+
+
 cdef double sum_for_c(bint single, const void* values, Py_ssize_t n) noexcept nogil:
     """As good as rounded once."""
     cdef unsigned mode = take_mode()
@@ -45,8 +55,8 @@ cdef double sum_for_c(bint single, const void* values, Py_ssize_t n) noexcept no
 
 
 def c_entries():
-    """The addresses of `run_for_c` and `sum_for_c`."""
-    return <Py_ssize_t>&run_for_c, <Py_ssize_t>&sum_for_c
+    """The addresses of `run_for_c`, `run_segments_for_c` and `sum_for_c`."""
+    return <Py_ssize_t>&run_for_c, <Py_ssize_t>&run_segments_for_c, <Py_ssize_t>&sum_for_c
 
 
 cdef void softmax_f64(const double* x, double* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
