@@ -216,11 +216,19 @@ def _segments_over_entries(x, ptr):
     return fs.segment_logsumexp(x, ptr, out=x[: len(ptr) - 1])
 
 
+@numba.njit
+def _product_over_its_cotangent(y, g, ptr):
+    return fs.segment_softmax_vjp(y, g[: len(y)], ptr, out=g[1 : len(y) + 1])
+
+
 def test_segments_out(dtype):
     x, ptr = inputs.rng().normal(size=5).astype(dtype), np.array([0, 2, 5])
     expected = fs.segment_softmax(x, ptr)
+    for entries, places in ((x, ptr), (x[:2], np.array([0, 0, 2]))):
+        with pytest.raises(ValueError, match="out overlaps an input"):
+            _segments_over_entries(entries, places)
     with pytest.raises(ValueError, match="out overlaps an input"):
-        _segments_over_entries(x, ptr)
+        _product_over_its_cotangent(x, x.repeat(2), ptr)
     checks.assert_same_bits(_segments_in_place(x, ptr), expected)
     for wrong in ([1, 5], [0, 4], [0, 6], [0, 3, 2, 5], [-1, 5], np.empty(0, int)):
         with pytest.raises(ValueError, match="ptr must"):

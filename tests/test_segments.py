@@ -218,12 +218,11 @@ def test_one_a_segment_over_the_entries(backend, dtype):
 
 
 def test_out_in_the_memory_of_ptr(backend):
-    ptr = np.array([0, 2, 4])
-    out = ptr.view(np.float64)[:2]
-    expected = fs.segment_logsumexp([1.0, 2.0, 3.0, 4.0], ptr.copy(), backend=backend)
-    checks.assert_same_bits(
-        fs.segment_logsumexp([1.0, 2.0, 3.0, 4.0], ptr, out=out, backend=backend), expected
-    )
+    """Of several lengths: results of one would be written before the segments of the next are looked up."""
+    ptr = ptr_of(np.arange(30) % 7)
+    x, out = np.cos(np.arange(ptr[-1])), ptr.view(np.float64)[:-1]
+    expected = fs.segment_logsumexp(x, ptr.copy(), backend=backend)
+    checks.assert_same_bits(fs.segment_logsumexp(x, ptr, out=out, backend=backend), expected)
 
 
 def test_no_entries(backend, dtype):
@@ -354,12 +353,17 @@ with fs.threads({threads}):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no setitimer and fork")
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("rest", ["x.size", "2000:x.size + 1:10_000, x.size"], ids=["one long", "many"])
+@pytest.mark.parametrize(
+    ("rest", "threads"),
+    [("x.size", 1), ("x.size", 2), ("2000:x.size + 1:10_000, x.size", 1)],
+    ids=["one long", "one long on two", "many"],
+)
 def test_interrupted(rest, threads, backend):
     """Within a segment, and between them; the call after it is whole."""
     if checks.is_slow(backend):
         pytest.skip("naive loops: an hour")
+    if rest == "x.size" and not hasattr(registry.find("segment_softmax", backend), "parallel"):
+        threads = 1  # the row of a helper that is a Python thread is waited for to its end
     code = INTERRUPTED.format(rest=rest, threads=threads, backend=backend)
     assert processes.python(code, timeout=60).split() == ["True", "True"]
 
