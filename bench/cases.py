@@ -23,6 +23,7 @@ HALVES = ("float16", "bfloat16")
 
 # Arrays read and written, in units of the first argument: what a kernel must move at least.
 STREAMS = {"logsumexp": 1, "cross_entropy": 1, "softmax_vjp": 3, "log_softmax_vjp": 3, "log_softmax_jvp": 3}
+STREAMS |= {"segment_logsumexp": 1, "segment_softmax_vjp": 3}
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,17 @@ class Case:
         return replace(self, shape=tuple(min(s, 40 if i else 20) for i, s in enumerate(self.shape)))
 
 
-ROW_OPS = tuple(op for op in OPS if "jacobian" not in op and not op.startswith("soft_"))
-# Not the registry's: `bench.gate` runs these cases on revisions that have no such name.
+# Not the registry's: `bench.gate` runs these cases on revisions that have no such names.
 JACOBIANS = ("softmax_jacobian", "log_softmax_jacobian")
+SEGMENTS = ("segment_softmax", "segment_log_softmax", "segment_logsumexp", "segment_softmax_vjp")
+ROW_OPS = tuple(op for op in OPS if "jacobian" not in op and not op.startswith(("soft_", "segment_")))
 CASES = (
     *(Case(op, shape, dtype) for op in ROW_OPS for shape in SHAPES for dtype in DTYPES),
     *(Case("softmax_jacobian", shape, dtype) for shape in JACOBIAN_SHAPES for dtype in DTYPES),
     *(Case("log_softmax_jacobian", (1000, n), dtype) for n in (5, 64) for dtype in DTYPES),
     Case("softmax_jacobian", (1000, 5), "float64", layout="dense"),
     *(Case("softmax_jacobian", s, dtype, layout="diagonal") for s in DIAGONAL_SHAPES for dtype in DTYPES),
+    *(Case(op, (100_000,), dtype) for op in SEGMENTS for dtype in DTYPES),
     *(Case(op, (1000, 1000), dtype, axis=0) for op in ("softmax", "softmax_vjp") for dtype in DTYPES),
     *(
         Case("cross_entropy_with_grad", shape, dtype, path=path)
@@ -112,6 +115,8 @@ def call(case):
 
 def _plain_arguments(case):
     x = _logits(case)
+    if case.op in SEGMENTS:
+        return _ragged_arguments(case, x)
     if case.op in ("softmax", "log_softmax", "logsumexp"):
         return (x,)
     if case.op.startswith("cross_entropy"):
@@ -121,6 +126,17 @@ def _plain_arguments(case):
         return ((y if case.op == "softmax_jacobian" else logy).astype(case.dtype),)
     vector = inputs.rng(2).normal(size=case.shape).astype(case.dtype)
     return (y if case.op == "softmax_vjp" else logy).astype(case.dtype), vector
+
+
+def _ragged_arguments(case, x):
+    """Segments of one to nineteen entries."""
+    lengths = inputs.rng(4).integers(1, 20, case.size)
+    ptr = np.concatenate([[0], np.minimum(np.cumsum(lengths), case.size)])
+    ptr = ptr[: np.searchsorted(ptr, case.size) + 1]
+    if case.op != "segment_softmax_vjp":
+        return x, ptr
+    y = _segment_softmax(case, x.astype(np.float64), ptr).astype(case.dtype)
+    return y, inputs.rng(2).normal(size=case.shape).astype(case.dtype), ptr
 
 
 def _logits(case):
@@ -227,7 +243,24 @@ def _cross_entropy_with_grad(
     return losses if reduction == "none" else losses.sum() / total, dx / total
 
 
-_FORMULAS = {op: globals()[f"_{op}"] for op in (*ROW_OPS, *JACOBIANS)}
+def _segment_softmax(case, x, ptr):
+    return np.exp(_segment_log_softmax(case, x, ptr))
+
+
+def _segment_log_softmax(case, x, ptr):
+    return x - np.repeat(_segment_logsumexp(case, x, ptr), np.diff(ptr))
+
+
+def _segment_logsumexp(case, x, ptr):
+    m = np.maximum.reduceat(x, ptr[:-1])
+    return m + np.log(np.add.reduceat(np.exp(x - np.repeat(m, np.diff(ptr))), ptr[:-1]))
+
+
+def _segment_softmax_vjp(case, y, g, ptr):
+    return y * (g - np.repeat(np.add.reduceat(y * g, ptr[:-1]), np.diff(ptr)))
+
+
+_FORMULAS = {op: globals()[f"_{op}"] for op in (*ROW_OPS, *JACOBIANS, *SEGMENTS)}
 
 # The peers' textbook formulas lose 900 ULP; a wrong row is off by far more.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}

@@ -12,7 +12,7 @@ from functools import cache, partial
 import numpy as np
 
 import fastsoftmax as fs
-from bench.cases import JACOBIANS
+from bench.cases import JACOBIANS, SEGMENTS
 
 DEFAULT = "fastsoftmax"  # the candidate that names no backend
 
@@ -45,7 +45,7 @@ class Candidate:
     def prepare(self, case, call):
         """A function without arguments that computes the case; what is no array is converted within it."""
         out = self.array(np.empty(case.shape, case.dtype)) if case.out else None
-        given = {"axis": case.axis, "out": out}
+        given = {"out": out} if case.op in SEGMENTS else {"axis": case.axis, "out": out}
         if self.plain:
             given = {k: v for k, v in given.items() if v is not None and (k, v) != ("axis", -1)}
         given |= {k: self.array(v) if isinstance(v, np.ndarray) else v for k, v in call.said.items()}
@@ -107,8 +107,8 @@ def _as_it_is(a):
 def _without_out(function):
     """Not all ops take ``out``; those that do are given it where there is one."""
 
-    def run(*args, axis, out, **said):
-        return function(*args, axis, **said) if out is None else function(*args, axis, out=out, **said)
+    def run(*args, out, **said):
+        return function(*args, **said) if out is None else function(*args, out=out, **said)
 
     return run
 
@@ -131,11 +131,11 @@ def missing(name):
 
 def floors():
     """What memory allows: a copy, an addition, a fill."""
-    copies = ("softmax", "log_softmax", "cross_entropy_with_grad", "softmax_jacobian diagonal")
-    products = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
+    copies = ("softmax", "log_softmax", "cross_entropy_with_grad", "softmax_jacobian diagonal", *SEGMENTS[:2])
+    products = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp", "segment_softmax_vjp")
     ops = {
         **{op: _into_warm(lambda x, *_, out: np.copyto(out, x)) for op in copies},
-        **{op: _into_warm(lambda y, g, out: np.add(y, g, out=out)) for op in products},
+        **{op: _into_warm(lambda y, g, *_, out: np.add(y, g, out=out)) for op in products},
         **{op: lambda y, **_: np.full((*y.shape, y.shape[-1]), 0.5, y.dtype) for op in JACOBIANS},
         "softmax_jacobian dense": lambda y, **_: _touched(np.zeros((*y.shape, *y.shape), y.dtype)),
     }
@@ -152,7 +152,7 @@ def _into_warm(function):
     """A floor writes into an array whose pages exist, also where the op allocates."""
     buffers = {}
 
-    def run(*args, axis, out, **_):
+    def run(*args, **_):
         x = args[0]
         if (x.shape, x.dtype) not in buffers:
             buffers.clear()
@@ -243,6 +243,21 @@ def _numpy():
         e *= sums / (len(x) * total)
         e -= t / x.dtype.type(len(x))
         return loss / x.dtype.type(len(x)), e
+
+    def segment_softmax(x, ptr, out):
+        n = np.diff(ptr)
+        e = np.exp(x - np.repeat(np.maximum.reduceat(x, ptr[:-1]), n))
+        return np.divide(e, np.repeat(np.add.reduceat(e, ptr[:-1]), n), out=out)
+
+    def segment_log_softmax(x, ptr, out):
+        return np.subtract(x, np.repeat(segment_logsumexp(x, ptr, None), np.diff(ptr)), out=out)
+
+    def segment_logsumexp(x, ptr, out):
+        m = np.maximum.reduceat(x, ptr[:-1])
+        return m + np.log(np.add.reduceat(np.exp(x - np.repeat(m, np.diff(ptr))), ptr[:-1]))
+
+    def segment_softmax_vjp(y, g, ptr, out):
+        return np.multiply(y, g - np.repeat(np.add.reduceat(y * g, ptr[:-1]), np.diff(ptr)), out=out)
 
     def factors(
         x,
@@ -335,6 +350,26 @@ def _torch():
             loss = (loss_of(x, labels, reduction="none") * sample_weight).sum() / sample_weight.sum()
         (dx,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
         return loss.detach(), dx
+
+    def over_segments(kind, x, ptr):
+        return torch.segment_reduce(x, kind, offsets=ptr)
+
+    def spread(values, ptr):
+        return values.repeat_interleave(ptr.diff())
+
+    def segment_softmax(x, ptr, out):
+        e = (x - spread(over_segments("max", x, ptr), ptr)).exp()
+        return torch.div(e, spread(over_segments("sum", e, ptr), ptr), out=out)
+
+    def segment_log_softmax(x, ptr, out):
+        return torch.sub(x, spread(segment_logsumexp(x, ptr, None), ptr), out=out)
+
+    def segment_logsumexp(x, ptr, out):
+        m = over_segments("max", x, ptr)
+        return m + over_segments("sum", (x - spread(m, ptr)).exp(), ptr).log()
+
+    def segment_softmax_vjp(y, g, ptr, out):
+        return torch.mul(y, g - spread(over_segments("sum", y * g, ptr), ptr), out=out)
 
     def array(a):
         if not isinstance(a, np.ndarray):

@@ -226,3 +226,24 @@ def as_mask(where, shape):
         return np.broadcast_to(where, shape)
     except ValueError:
         raise ValueError(f"where has shape {where.shape}, which does not broadcast to x's {shape}") from None
+
+
+def as_ptr(ptr, n):
+    """Where ragged rows of ``n`` entries begin and the last one ends, checked, as contiguous intp."""
+    ptr = asarray(ptr, "ptr")
+    if ptr.dtype.kind not in "iu":
+        raise TypeError(
+            f"ptr has dtype {ptr.dtype}; expected an integer dtype: {how_to_convert(ptr, 'ptr', 'np.int64')}"
+        )
+    if ptr.ndim != 1 or not ptr.size:
+        raise ValueError(
+            f"ptr has shape {ptr.shape}; expected (segments + 1,): where each begins, and the last ends"
+        )
+    if ptr[0] != 0:
+        raise ValueError(f"ptr[0] is {ptr[0]}; expected 0, where the first segment begins")
+    if (falls := ptr[1:] < ptr[:-1]).any():
+        k = int(np.argmax(falls))
+        raise ValueError(f"ptr[{k + 1}] is {ptr[k + 1]}; expected {ptr[k]} or more, as ptr[{k}] is")
+    if ptr[-1] != n:
+        raise ValueError(f"ptr[{ptr.size - 1}] is {ptr[-1]}; expected {n}, the number of entries")
+    return np.require(ptr, np.intp, "CA")

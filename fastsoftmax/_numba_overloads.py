@@ -19,13 +19,13 @@ from numba.extending import intrinsic, overload, register_jitable
 # Not the package itself: Numba keeps what stands here, which at the interpreter's end would keep that.
 from fastsoftmax import _front, _isa, api, registry
 from fastsoftmax._options import REDUCTIONS
-from fastsoftmax.registry import JACOBIANS, OPS  # in the order of the numbers in src_cy/call.h
+from fastsoftmax.registry import JACOBIANS, OPS, SEGMENTS  # in the order of the numbers in src_cy/call.h
 
 LOSSES = "cross_entropy", "soft_cross_entropy"
 
 # What has another meaning gets another number, since machine code of before may be on disk. A number that was
 # released stays bound to what it meant: LLVM ends the process where a symbol has no address.
-RUN, SUM = "fastsoftmax_run_3", "fastsoftmax_sum_1"
+RUN, RUN_SEGMENTS, SUM = "fastsoftmax_run_3", "fastsoftmax_run_segments_1", "fastsoftmax_sum_1"
 
 
 # ---- symbols -----------------------------------------------------------------------------------
@@ -61,6 +61,16 @@ def _run(op, single, a, b, out, results, labels, weight, samples, _, outer, n, i
         registry.kernel(name)(*args)
 
 
+@CFUNCTYPE(None, c_int, c_int, *[c_void_p] * 5, c_ssize_t)
+def _run_segments(op, single, a, b, out, results, ptr, segments):
+    dtype, ptr = np.float32 if single else np.float64, _array(ptr, np.intp, segments + 1)
+    n = int(ptr[-1])
+    args = [*(_array(p, dtype, 1, n, 1) for p in (a, b) if p), ptr]
+    args.append(_array(results, dtype, 1, segments) if results else _array(out, dtype, 1, n, 1))
+    with np.errstate(all="ignore"):
+        registry.kernel(f"segment_{OPS[op]}")(*args)
+
+
 @CFUNCTYPE(c_double, c_int, c_void_p, c_ssize_t)
 def _sum(single, values, n):
     with np.errstate(all="ignore"):
@@ -70,11 +80,11 @@ def _sum(single, values, n):
 def _bind():
     try:
         kernels, _ = _isa.load()
-        run, total = kernels.c_entries()
+        entries = kernels.c_entries()
     except (ImportError, ValueError):
-        run, total = (cast(function, c_void_p).value for function in (_run, _sum))
-    llvmlite.binding.add_symbol(RUN, run)
-    llvmlite.binding.add_symbol(SUM, total)
+        entries = (cast(function, c_void_p).value for function in (_run, _run_segments, _sum))
+    for name, entry in zip((RUN, RUN_SEGMENTS, SUM), entries, strict=True):
+        llvmlite.binding.add_symbol(name, entry)
 
 
 _bind()
@@ -109,6 +119,27 @@ def _call(_, op, a, b, out, results, labels, weight, samples, everywhere, outer,
 
     arrays = a, b, out, results, labels, weight, samples, everywhere
     return types.void(op, *arrays, *[types.intp] * 3, types.float64, types.float64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _call_segments(_, op, a, b, out, results, ptr):
+    """The same of ragged rows."""
+
+    def codegen(context, builder, signature, args):
+        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        parameters = [word, word, *[pointer] * 5, ir.IntType(64)]
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), parameters), RUN_SEGMENTS
+        )
+        pointers = [
+            _pointer(context, builder, *pair) for pair in zip(signature.args[1:], args[1:], strict=True)
+        ]
+        places = context.make_array(ptr)(context, builder, args[-1]).nitems
+        segments = builder.sub(places, ir.Constant(ir.IntType(64), 1))
+        builder.call(function, [word(op.literal_value), _is_single(a), *pointers, segments])
+        return context.get_dummy_value()
+
+    return types.void(op, a, b, out, results, ptr), codegen
 
 
 @intrinsic
@@ -219,12 +250,18 @@ def _without(shape, k):
 
 
 @register_jitable
+def _shares_memory(a, out):
+    if out is None:
+        return False
+    return -a.nbytes < _address(a) - _address(out) < out.nbytes
+
+
+@register_jitable
 def _overlaps(a, out):
     """Otherwise than entry by entry, which kernels read before they write."""
     if out is None:
         return False
-    ahead = _address(a) - _address(out)
-    return -a.nbytes < ahead < out.nbytes and (ahead != 0 or a.size != out.size)
+    return _shares_memory(a, out) and (_address(a) != _address(out) or a.size != out.size)
 
 
 @register_jitable
@@ -358,6 +395,91 @@ def _jacobian(op):
 
 for _op in JACOBIANS:
     _jacobian(_op)
+
+
+# ---- ragged rows -------------------------------------------------------------------------------
+
+
+@register_jitable
+def _places(ptr, n):
+    """A copy, as results may be written over what was given."""
+    places = ptr.astype(np.intp)
+    if places.size == 0 or places[0] != 0 or places[-1] != n:
+        raise ValueError("ptr must begin with 0 and end with the number of entries")
+    for k in range(1, places.size):
+        if places[k] < places[k - 1]:
+            raise ValueError("ptr must not fall")
+    return places
+
+
+def _check_segments(ptr, out, backend, num_threads, **arrays):
+    _check(0, **arrays)
+    first = next(iter(arrays.values()))
+    if first.ndim != 1:
+        raise _error(f"takes segments in a line: an array of one dimension, not of {first.ndim}")
+    if not isinstance(ptr, types.Array) or ptr.ndim != 1 or not isinstance(ptr.dtype, types.Integer):
+        raise _error(f"takes an integer array of one dimension that says where segments begin: ptr is {ptr}")
+    _check_out(out, first.dtype, 1)
+    _refuse(backend=backend, num_threads=num_threads)
+
+
+def _ragged(op):
+    code = OPS.index(SEGMENTS[op])
+
+    def function(x, ptr, out=None, backend=None, num_threads=None):
+        _check_segments(ptr, out, backend, num_threads, x=x)
+
+        def run(x, ptr, out=None, backend=None, num_threads=None):
+            a = np.ascontiguousarray(x)
+            places = _places(ptr, a.size)
+            _check_apart(a, out)
+            result = _writable(out, a.shape, a.dtype)
+            _call_segments(code, a, None, result, None, places)
+            return result
+
+        return run
+
+    overload(getattr(api, op))(function)
+
+
+for _op in ("segment_softmax", "segment_log_softmax"):
+    _ragged(_op)
+
+
+@overload(api.segment_logsumexp)
+def _segment_logsumexp(x, ptr, out=None, backend=None, num_threads=None):
+    _check_segments(ptr, out, backend, num_threads, x=x)
+    code = OPS.index("logsumexp")
+
+    def run(x, ptr, out=None, backend=None, num_threads=None):
+        a = np.ascontiguousarray(x)
+        places = _places(ptr, a.size)
+        if _shares_memory(a, out):
+            raise ValueError("out overlaps an input: give it memory of its own")
+        result = _writable(out, (places.size - 1,), a.dtype)
+        _call_segments(code, a, None, None, result, places)
+        return result
+
+    return run
+
+
+@overload(api.segment_softmax_vjp)
+def _segment_softmax_vjp(y, g, ptr, out=None, backend=None, num_threads=None):
+    _check_segments(ptr, out, backend, num_threads, y=y, g=g)
+    code = OPS.index("softmax_vjp")
+
+    def run(y, g, ptr, out=None, backend=None, num_threads=None):
+        a, b = np.ascontiguousarray(y), np.ascontiguousarray(g)
+        if a.shape != b.shape:
+            raise ValueError("the arrays must have the same shape")
+        places = _places(ptr, a.size)
+        _check_apart(a, out)
+        _check_apart(b, out)
+        result = _writable(out, a.shape, a.dtype)
+        _call_segments(code, a, b, result, None, places)
+        return result
+
+    return run
 
 
 # ---- losses ------------------------------------------------------------------------------------

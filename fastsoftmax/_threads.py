@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
+from itertools import pairwise
 from time import sleep
 from typing import SupportsIndex
 
@@ -194,29 +195,38 @@ def blocks_of(kernel, canonical):
     return _elements(kernel, canonical) / getattr(kernel, "block_elements", BLOCK_ELEMENTS)
 
 
+def of_segments(canonical):
+    """The shape by which ragged rows of arrays of this one are counted: each entry is shared out."""
+    return math.prod(canonical), 1, 1
+
+
 def run(kernel, canonical, args, num_threads=None):
     """Call ``kernel(*args)`` on as many threads as pay."""
+    _run(kernel, canonical, args, num_threads, cut_rows)
+
+
+def run_segments(kernel, args, num_threads=None):
+    """The same with the arguments of an op of ragged rows."""
+    _run(kernel, of_segments(args[0].shape), args, num_threads, cut_segments)
+
+
+def _run(kernel, canonical, args, num_threads, cut):
     threads = count_for(kernel, canonical, limit(num_threads))
     if 0 in canonical:
         return
     parallel = getattr(kernel, "parallel", None)
     if parallel is None:
-        run_in_blocks(kernel, canonical, args, threads)
+        run_in_blocks(kernel, canonical, args, threads, cut)
     elif threads == 1:
         kernel(*args)
     else:
         parallel(*args, num_threads=threads)
 
 
-def run_in_blocks(kernel, canonical, args, threads):
-    """Call ``kernel(*args)`` in blocks of rows.
-
-    Arrays of two or more dimensions lead with ``outer``, and end with ``inner`` where there is one;
-    they are cut along the first, or along the last where one of ``outer`` is more than a block. Other
-    arguments are shared.
-    """
+def run_in_blocks(kernel, canonical, args, threads, cut):
+    """Call ``kernel(*args)`` in blocks of rows, whose arguments `cut_rows` or `cut_segments` makes."""
     blocks = max(threads, math.ceil(blocks_of(kernel, canonical)))
-    blocks = _cut(canonical, args, blocks, getattr(kernel, "least_columns", 1))
+    blocks = [args] if blocks == 1 else cut(canonical, args, blocks, getattr(kernel, "least_columns", 1))
     if threads > 1:
         copy_context().run(_Call(kernel, blocks).run, threads - 1)
     else:
@@ -235,16 +245,33 @@ def _run_block(kernel, args):
         kernel(*args)
 
 
-def _cut(canonical, args, blocks, least_columns):
-    """The arguments of each block of rows."""
+def cut_rows(canonical, args, blocks, least_columns):
+    """The arguments of each block of rows.
+
+    Arrays of two or more dimensions lead with ``outer``, and end with ``inner`` where there is one;
+    they are cut along the first, or along the last where one of ``outer`` is more than a block. Other
+    arguments are shared.
+    """
     outer, _, inner = canonical
-    if blocks == 1:
-        yield args
-        return
     for first in _slices(outer, blocks):
         for last in _slices(inner, min(math.ceil(blocks / outer), max(1, inner // least_columns))):
             part = (first,) if last == slice(0, inner) else (first, ..., last)
             yield tuple(a[part] if isinstance(a, np.ndarray) and a.ndim > 1 else a for a in args)
+
+
+def cut_segments(_canonical, args, blocks, _least_columns):
+    """The arguments of each block of ragged rows, which are cut where those begin.
+
+    Blocks have equal numbers of entries but for the last row of each; an empty row counts as an entry.
+    """
+    (ptr,) = (a for a in args if a.ndim == 1)
+    places = ptr + np.arange(len(ptr))
+    edges = np.searchsorted(places[:-1], [places[-1] * k // blocks for k in range(blocks + 1)])
+    for first, last in pairwise(edges):
+        start, stop = ptr[first], ptr[last]
+        parts = {1: slice(first, last + 1), 2: np.s_[:, first:last], 3: np.s_[:, start:stop]}
+        if first < last:
+            yield tuple(a[parts[a.ndim]] - start if a is ptr else a[parts[a.ndim]] for a in args)
 
 
 def _slices(length, parts):

@@ -15,6 +15,7 @@ from fastsoftmax._arrays import (
     as_float,
     as_floats,
     as_mask,
+    as_ptr,
     computed_in,
     is_half,
     rows_of,
@@ -545,6 +546,168 @@ def cross_entropy_with_grad(
     return _reduce(loss.reshape(rows.kept), x.dtype, divisor), result.finish()
 
 
+@also_on_device
+def segment_softmax(x, ptr, /, *, out=None, backend=None, num_threads=None):
+    """Softmax of ragged rows: of the entries ``ptr[k]:ptr[k + 1]`` of ``x`` for each ``k``.
+
+    Each segment has the bits that `softmax` gives it alone. ``ptr`` is what sparse formats call ``indptr``:
+    the softmax over the neighbours in a graph, or over the alternatives of each choice.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits, of one dimension; of the dtypes that `softmax` takes.
+    ptr : array_like of int
+        Where each segment begins, and where the last one ends: from 0 to the length of ``x``, not
+        falling. Segments may be empty.
+    out : ndarray, optional
+        Where to put the result: its exact shape and dtype. May be ``x`` itself.
+    backend, num_threads
+        As for `softmax`; threads share out entries, and none divides a segment.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and float dtype of ``x``; special values as from `softmax`, segment by segment.
+
+    Raises
+    ------
+    TypeError
+        ``ptr`` is not of an integer dtype, and as for `softmax`.
+    ValueError
+        ``x`` or ``ptr`` have another number of dimensions; ``ptr`` does not begin with 0, falls, or does not
+        end with the length of ``x``: names the first such position; and as for `softmax`.
+    BackendUnavailable
+        ``backend`` cannot run here or has no such op, as "cuda" has not.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoftmax as fs
+    >>> fs.segment_softmax([0.0, 0.0, 1000.0, 5.0, 0.0], [0, 2, 2, 4, 5])
+    array([0.5, 0.5, 1. , 0. , 1. ])
+    """
+    return _of_segments("segment_softmax", {"x": x}, ptr, out, backend, num_threads)
+
+
+@also_on_device
+def segment_log_softmax(x, ptr, /, *, out=None, backend=None, num_threads=None):
+    """Logarithm of softmax of ragged rows: `log_softmax` of the entries ``ptr[k]:ptr[k + 1]`` for each ``k``.
+
+    Parameters
+    ----------
+    x, ptr, out, backend, num_threads
+        As for `segment_softmax`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and float dtype of ``x``; special values as from `log_softmax`, segment by segment.
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As for `segment_softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.segment_log_softmax([40.0, 0.0, 7.0], [0, 2, 3])
+    array([-4.24835426e-18, -4.00000000e+01,  0.00000000e+00])
+    """
+    return _of_segments("segment_log_softmax", {"x": x}, ptr, out, backend, num_threads)
+
+
+@also_on_device
+def segment_logsumexp(x, ptr, /, *, out=None, backend=None, num_threads=None):
+    """Logarithm of the sum of exponentials of ragged rows: `logsumexp` of each segment.
+
+    Parameters
+    ----------
+    x, ptr, backend, num_threads
+        As for `segment_softmax`.
+    out : ndarray, optional
+        Of the result's shape and dtype.
+
+    Returns
+    -------
+    ndarray
+        One value a segment, of the float dtype of ``x``: -inf of an empty one; special values as from
+        `logsumexp`.
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As for `segment_softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.segment_logsumexp([1000.0, 1000.0, 7.0], [0, 2, 2, 3])
+    array([1000.69314718,          -inf,    7.        ])
+    """
+    return _of_segments("segment_logsumexp", {"x": x}, ptr, out, backend, num_threads)
+
+
+@also_on_device
+def segment_softmax_vjp(y, g, ptr, /, *, out=None, backend=None, num_threads=None):
+    """Vector-Jacobian product of `segment_softmax`, from its output: `softmax_vjp` of each segment.
+
+    Takes the forward output ``y = segment_softmax(x, ptr)``, never the logits:
+    ``dx_i = y_i * (g_i - sum_j g_j y_j)``, where ``j`` goes over the segment of ``i``.
+
+    Parameters
+    ----------
+    y : array_like
+        The output, of one dimension.
+    g : array_like
+        The cotangent, of the same shape.
+    ptr, backend, num_threads
+        As for `segment_softmax`.
+    out : ndarray, optional
+        Of the result's shape and dtype. May be ``y`` or ``g`` itself.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``y`` and the result type of both dtypes.
+
+    Raises
+    ------
+    ValueError
+        ``g`` has another shape than ``y``, and as for `segment_softmax`.
+    TypeError, BackendUnavailable
+        As for `segment_softmax`.
+
+    Examples
+    --------
+    >>> import fastsoftmax as fs
+    >>> fs.segment_softmax_vjp([0.5, 0.5, 1.0], [1.0, 0.0, 1.0], [0, 2, 3])
+    array([ 0.25, -0.25,  0.  ])
+    """
+    return _of_segments("segment_softmax_vjp", {"y": y, "g": g}, ptr, out, backend, num_threads)
+
+
+def _of_segments(op, inputs, ptr, out, backend, num_threads):
+    """An op of ragged rows: what each is made of, by name, and where they begin."""
+    arrays, names = as_floats(**inputs), list(inputs)
+    first, dtype = arrays[0], arrays[0].dtype
+    if first.ndim != 1:
+        raise ValueError(f"{names[0]} has shape {first.shape}; expected one dimension, segment after segment")
+    same_shape(names[0], first, names[-1], arrays[-1])
+    ptr = as_ptr(ptr, first.size)
+    rows = rows_of(first.shape, -1)
+    if op == "segment_logsumexp":  # which kernels do not write along with what they read
+        segments = ptr.size - 1
+        result = Result((segments,), dtype, (1, segments), out=out, beside=(*arrays, ptr))
+    else:
+        result = rows.result(first.shape, dtype, out=out, inputs=arrays, beside=(ptr,))
+    kernel = _kernel(op, backend, dtype)
+    _threads.run_segments(kernel, (*map(rows.view, arrays), ptr, result.buffer), num_threads)
+    if not first.size:
+        result.buffer[...] = -np.inf
+    return result.finish()
+
+
 def _forward(op, fill, x, axis, out, where, backend, num_threads):
     """An op of one array whose result has its shape, ``fill`` where masked out."""
     x = as_float(x, "x")
@@ -605,10 +768,13 @@ def _derivative(op, inputs, axis, out, backend, num_threads):
 
 
 def _run(op, backend, rows, args, num_threads, fill=None):
+    _threads.run(_kernel(op, backend, args[0].dtype, fill), rows.canonical, args, num_threads)
+
+
+def _kernel(op, backend, dtype, fill=None):
+    """The one that runs, around it what converts and masks arrays if they need it."""
     kernel = registry.kernel(op, backend)
-    if is_half(args[0].dtype) or fill is not None:
-        kernel = Converted(op, kernel, fill)
-    _threads.run(kernel, rows.canonical, args, num_threads)
+    return Converted(op, kernel, fill) if is_half(dtype) or fill is not None else kernel
 
 
 def _classification(x, labels, axis, weight, sample_weight, ignore_index, label_smoothing, reduction):

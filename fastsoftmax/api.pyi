@@ -631,3 +631,126 @@ def cross_entropy_with_grad(
     backend: str | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_SomeFloats, _SomeFloats]: ...
+@overload
+def segment_softmax(
+    x: _Floats[_Shape, _Float],
+    ptr: ArrayLike,
+    /,
+    *,
+    out: NDArray[_Float] | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Floats[_Shape, _Float]: ...
+@overload
+def segment_softmax(
+    x: _MaybeOnDevice,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: Any = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def segment_softmax(
+    x: ArrayLike,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: _SomeFloats | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _SomeFloats: ...
+@overload
+def segment_log_softmax(
+    x: _Floats[_Shape, _Float],
+    ptr: ArrayLike,
+    /,
+    *,
+    out: NDArray[_Float] | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Floats[_Shape, _Float]: ...
+@overload
+def segment_log_softmax(
+    x: _MaybeOnDevice,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: Any = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def segment_log_softmax(
+    x: ArrayLike,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: _SomeFloats | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _SomeFloats: ...
+@overload
+def segment_logsumexp(
+    x: NDArray[_Float],
+    ptr: ArrayLike,
+    /,
+    *,
+    out: NDArray[_Float] | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def segment_logsumexp(
+    x: _MaybeOnDevice,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: Any = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def segment_logsumexp(
+    x: ArrayLike,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: _SomeFloats | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _SomeFloats: ...
+@overload
+def segment_softmax_vjp(
+    y: _Floats[_Shape, _Float],
+    g: _Floats[_Shape, _Float],
+    ptr: ArrayLike,
+    /,
+    *,
+    out: NDArray[_Float] | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Floats[_Shape, _Float]: ...
+@overload
+def segment_softmax_vjp(
+    y: _MaybeOnDevice,
+    g: _MaybeOnDevice,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: Any = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def segment_softmax_vjp(
+    y: ArrayLike,
+    g: ArrayLike,
+    ptr: ArrayLike,
+    /,
+    *,
+    out: _SomeFloats | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _SomeFloats: ...

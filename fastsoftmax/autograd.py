@@ -21,6 +21,10 @@ __all__ = (
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "segment_log_softmax",
+    "segment_logsumexp",
+    "segment_softmax",
+    "segment_softmax_vjp",
     "softmax",
     "softmax_jvp",
     "softmax_vjp",
@@ -219,6 +223,126 @@ def cross_entropy(x, labels, /, axis=-1, **options):
 
 
 @_primitive
+def segment_softmax(x, ptr, /):
+    """`fastsoftmax.segment_softmax`, differentiable in ``x``: ``dy_i = y_i * (dx_i - sum_j y_j dx_j)``.
+
+    Parameters
+    ----------
+    x, ptr
+        As for `fastsoftmax.segment_softmax`; ``j`` goes over the segment of ``i``.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``x``.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from autograd import grad
+    >>> from fastsoftmax.autograd import segment_softmax
+    >>> grad(lambda x: segment_softmax(x, [0, 2, 3])[0])(np.array([0.0, 0.0, 1.0]))
+    array([ 0.25, -0.25,  0.  ])
+    """
+    return fs.segment_softmax(x, ptr)
+
+
+@_primitive
+def segment_log_softmax(x, ptr, /):
+    """`fastsoftmax.segment_log_softmax`, differentiable in ``x``: ``d(log y)_i = dx_i - sum_j y_j dx_j``.
+
+    Parameters
+    ----------
+    x, ptr
+        As for `segment_softmax`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``x``.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from autograd import grad
+    >>> from fastsoftmax.autograd import segment_log_softmax
+    >>> grad(lambda x: segment_log_softmax(x, [0, 2, 3])[0])(np.array([0.0, 0.0, 1.0]))
+    array([ 0.5, -0.5,  0. ])
+    """
+    return fs.segment_log_softmax(x, ptr)
+
+
+@_primitive
+def segment_logsumexp(x, ptr, /):
+    """`fastsoftmax.segment_logsumexp`, differentiable in ``x``: ``sum_j y_j dx_j`` for each segment.
+
+    Parameters
+    ----------
+    x, ptr
+        As for `segment_softmax`.
+
+    Returns
+    -------
+    ndarray
+        One value a segment.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from autograd import grad
+    >>> from fastsoftmax.autograd import segment_logsumexp
+    >>> grad(lambda x: segment_logsumexp(x, [0, 2, 3])[0])(np.array([0.0, 0.0, 1.0]))
+    array([0.5, 0.5, 0. ])
+    """
+    return fs.segment_logsumexp(x, ptr)
+
+
+@_primitive
+def segment_softmax_vjp(y, g, ptr, /):
+    """`fastsoftmax.segment_softmax_vjp`, differentiable in ``y`` and ``g``.
+
+    Parameters
+    ----------
+    y, g, ptr
+        As for `fastsoftmax.segment_softmax_vjp`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``y``.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from autograd import grad
+    >>> from fastsoftmax.autograd import segment_softmax_vjp
+    >>> y, g = np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.0, 1.0])
+    >>> grad(lambda g: segment_softmax_vjp(y, g, [0, 2, 3])[0])(g)
+    array([ 0.25, -0.25,  0.  ])
+    """
+    return fs.segment_softmax_vjp(y, g, ptr)
+
+
+@primitive
+def _sums(a, ptr):
+    """Of each segment; 0 of an empty one, where `np.add.reduceat` gives the entry after it."""
+    ptr = np.asarray(ptr)
+    sums, full = np.zeros(len(ptr) - 1, a.dtype), ptr[1:] > ptr[:-1]
+    sums[full] = np.add.reduceat(a, ptr[:-1][full])
+    return sums
+
+
+@primitive
+def _spread(values, ptr):
+    """One a segment, at each of its entries."""
+    return np.repeat(values, np.diff(ptr))
+
+
+def _totals(a, ptr):
+    return _spread(_sums(a, ptr), ptr)
+
+
+@_primitive
 def _gradient(x, labels, /, axis=-1, **options):
     """That of `cross_entropy`, with "none" that of each row's own loss."""
     return fs.cross_entropy_with_grad(x, labels, axis, **options)[1]
@@ -389,6 +513,50 @@ defjvp(
     _gradient,
     lambda h, _, x, labels, axis=-1, **options: _hessian_product(h, x, labels, axis, options),
     _gradient_jvp_of_labels,
+    argnums=(0, 1),
+)
+
+# Those of ragged rows are the same with other sums, which are linear, and each other's transposes.
+defvjp(_sums, lambda _, a, ptr: lambda g: _spread(g, ptr), argnums=(0,))
+defjvp(_sums, lambda t, _, a, ptr: _sums(t, ptr), argnums=(0,))
+defvjp(_spread, lambda _, values, ptr: lambda g: _sums(g, ptr), argnums=(0,))
+defjvp(_spread, lambda t, _, values, ptr: _spread(t, ptr), argnums=(0,))
+
+defvjp(segment_softmax, lambda y, x, ptr: lambda g: segment_softmax_vjp(y, g, ptr), argnums=(0,))
+defjvp(segment_softmax, lambda t, y, x, ptr: segment_softmax_vjp(y, t, ptr), argnums=(0,))
+
+defvjp(
+    segment_log_softmax,
+    lambda logy, x, ptr: lambda g: g - anp.exp(logy) * _totals(g, ptr),
+    argnums=(0,),
+)
+defjvp(
+    segment_log_softmax,
+    lambda t, logy, x, ptr: t - _totals(anp.exp(logy) * t, ptr),
+    argnums=(0,),
+)
+
+defvjp(
+    segment_logsumexp,
+    lambda _, x, ptr: lambda g: _spread(g, ptr) * segment_softmax(x, ptr),
+    argnums=(0,),
+)
+defjvp(
+    segment_logsumexp,
+    lambda t, _, x, ptr: _sums(t * segment_softmax(x, ptr), ptr),
+    argnums=(0,),
+)
+
+defvjp(
+    segment_softmax_vjp,
+    lambda _, y, g, ptr: lambda h: h * (g - _totals(g * y, ptr)) - g * _totals(h * y, ptr),
+    lambda _, y, g, ptr: lambda h: segment_softmax_vjp(y, h, ptr),
+    argnums=(0, 1),
+)
+defjvp(
+    segment_softmax_vjp,
+    lambda h, _, y, g, ptr: h * (g - _totals(g * y, ptr)) - y * _totals(g * h, ptr),
+    lambda h, _, y, g, ptr: segment_softmax_vjp(y, h, ptr),
     argnums=(0, 1),
 )
 

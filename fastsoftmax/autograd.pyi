@@ -12,6 +12,10 @@ __all__ = (
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "segment_log_softmax",
+    "segment_logsumexp",
+    "segment_softmax",
+    "segment_softmax_vjp",
     "softmax",
     "softmax_jvp",
     "softmax_vjp",
@@ -94,3 +98,21 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Literal["mean", "sum", "none"] = "mean",
 ) -> Any: ...
+@overload
+def segment_softmax(x: _Floats[_Shape, _Float], ptr: ArrayLike, /) -> _Floats[_Shape, _Float]: ...
+@overload
+def segment_softmax(x: ArrayLike, ptr: ArrayLike, /) -> _SomeFloats: ...
+@overload
+def segment_log_softmax(x: _Floats[_Shape, _Float], ptr: ArrayLike, /) -> _Floats[_Shape, _Float]: ...
+@overload
+def segment_log_softmax(x: ArrayLike, ptr: ArrayLike, /) -> _SomeFloats: ...
+@overload
+def segment_logsumexp(x: NDArray[_Float], ptr: ArrayLike, /) -> NDArray[_Float]: ...
+@overload
+def segment_logsumexp(x: ArrayLike, ptr: ArrayLike, /) -> _SomeFloats: ...
+@overload
+def segment_softmax_vjp(
+    y: _Floats[_Shape, _Float], g: _Floats[_Shape, _Float], ptr: ArrayLike, /
+) -> _Floats[_Shape, _Float]: ...
+@overload
+def segment_softmax_vjp(y: ArrayLike, g: ArrayLike, ptr: ArrayLike, /) -> _SomeFloats: ...

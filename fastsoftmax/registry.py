@@ -40,6 +40,10 @@ OPS = (
     "log_softmax_jacobian_diagonal",
     "soft_cross_entropy",
     "soft_cross_entropy_with_grad",
+    "segment_softmax",
+    "segment_log_softmax",
+    "segment_logsumexp",
+    "segment_softmax_vjp",
 )
 """Every op with a kernel. Backend modules define functions of these names, in this order; the JVP of
 softmax is its VJP, since the Jacobian is symmetric. The diagonals are layouts of the Jacobians, and soft
@@ -47,6 +51,9 @@ labels are probabilities."""
 
 JACOBIANS = ("softmax_jacobian", "log_softmax_jacobian")
 """Those with a matrix for each row."""
+
+SEGMENTS = {op: op.removeprefix("segment_") for op in OPS if op.startswith("segment_")}
+"""Those of ragged rows, and what they do to each."""
 
 _SAME_KERNEL = {"softmax_jvp": "softmax_vjp"}
 
@@ -287,6 +294,8 @@ def explain(
         raise ValueError(f"unknown op {op!r}; the ops are {', '.join(OPS)}")
     op = _SAME_KERNEL.get(op, op)
     canonical = rows_of(tuple(shape), axis, last=op in JACOBIANS).canonical
+    if op in SEGMENTS:
+        canonical = _threads.of_segments(canonical)
     name, reason = requested()
     if name is None:
         name = fastest(op)

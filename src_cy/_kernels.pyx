@@ -97,6 +97,7 @@ cdef extern from "call.h" nogil:
         bint single
         const Conversion* conversion
         Py_ssize_t first, ahead
+        const Py_ssize_t* segments
 
     ctypedef struct Kernels:
         Py_ssize_t vector_bytes
@@ -180,7 +181,44 @@ cdef void run_part(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept
     kernels.run(&c)
 
 
+cdef void run_segments(const void* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Of a call the segments that begin in places from start to stop (`place_of`)."""
+    cdef Call c = (<const Call*>call)[0]
+    cdef Py_ssize_t first = segment_from(&c, start)
+    c.s.outer = segment_from(&c, stop) - first
+    c.segments += first
+    if c.results:
+        c.results = <char*>c.results + first * (sizeof(float) if c.single else sizeof(double))
+    kernels.run(&c)
+
+
+cdef Py_ssize_t place_of(const Call* c, Py_ssize_t k) noexcept nogil:
+    """Of a segment, where threads share out work by entries: an empty one has a place too."""
+    return c.segments[k] - c.segments[0] + k
+
+
+cdef Py_ssize_t segment_from(const Call* c, Py_ssize_t place) noexcept nogil:
+    """The first that begins there or later."""
+    cdef Py_ssize_t low = 0, high = c.s.outer, middle
+    while low < high:
+        middle = (low + high) // 2
+        if place_of(c, middle) < place:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef Py_ssize_t longest_segment(const Call* c) noexcept nogil:
+    cdef Py_ssize_t k, longest = 0
+    for k in range(c.s.outer):
+        longest = max(longest, c.segments[k + 1] - c.segments[k])
+    return longest
+
+
 cdef Py_ssize_t rows_of(const Call* c) noexcept nogil:
+    if c.segments:
+        return place_of(c, c.s.outer)
     return c.s.outer if c.s.outer > 1 else c.s.inner
 
 
@@ -211,13 +249,15 @@ cdef int run_blocks(Call* c, int threads) except -1 nogil:
     cdef bint is_long, helped
     w.run, w.call, w.rows, w.step, w.next, w.given_up = run_part, c, rows_of(c), block_rows(c, threads), 0, False
     is_long = min(w.step, w.rows) * a_row > UNINTERRUPTED
+    if c.segments:
+        w.run, is_long = run_segments, w.rows > UNINTERRUPTED and longest_segment(c) > UNINTERRUPTED
     if is_long:
         c.given_up = &w.given_up
     helped = (threads > 1 or is_long) and ask_for_help(&w, threads if is_long else threads - 1)
     while is_long and helped and not w.given_up and forks == forks_before and not wait_awhile(&w):
         look_for_signals(&w)
     while take_block(&w, &start, &end):
-        run_part(c, start, end)
+        w.run(c, start, end)
         elements += (end - start) * a_row
         if elements + w.step * a_row > UNINTERRUPTED:  # with the next: a block may fall short of them by a row
             elements = 0
@@ -281,7 +321,7 @@ cdef void set_call(Call* c, Conversion* v, op_t op, cnp.ndarray a, cnp.ndarray b
     cdef bint rows_last = not along.adjacent or times == 2, is_ready
     c.op, c.single, c.conversion, c.given_up, c.first, c.ahead = op, is_single(type), NULL, NULL, 0, 0
     c.a = c.b = c.out = c.results = NULL
-    c.labels, c.samples = NULL, NULL
+    c.labels, c.samples, c.segments = NULL, NULL, NULL
     v.halves, v.mask.at, v.fill = NULL, NULL, 0
     set_stored(&v.a, a, type, a, along, rows_last)
     set_layout(&v.a, &c.s, real, False)
@@ -400,6 +440,37 @@ def soft_cross_entropy_with_grad(cnp.ndarray x not None, cnp.ndarray labels not 
     cross_entropies(SOFT_CROSS_ENTROPY, x, labels, weight, sample_weight, smoothing, scale, loss, out, num_threads)
 
 
+cdef void run_ragged(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray ptr, cnp.ndarray out, int times,
+                     int threads) except *:
+    """An op on each segment of arrays that are canonical as one row."""
+    cdef Call c
+    cdef Conversion v
+    cdef Along along
+    set_along(&along, 1, 3)
+    set_call(&c, &v, op, a, b, None, out, &along, times)
+    c.segments, c.s.outer, c.s.n = <const Py_ssize_t*>cnp.PyArray_DATA(ptr), ptr.shape[0] - 1, 1
+    run(&c, threads)
+
+
+def segment_softmax(cnp.ndarray x not None, cnp.ndarray ptr not None, cnp.ndarray out not None, *, int num_threads=1):
+    run_ragged(SOFTMAX, x, None, ptr, out, 1, num_threads)
+
+
+def segment_log_softmax(cnp.ndarray x not None, cnp.ndarray ptr not None, cnp.ndarray out not None, *,
+                        int num_threads=1):
+    run_ragged(LOG_SOFTMAX, x, None, ptr, out, 1, num_threads)
+
+
+def segment_logsumexp(cnp.ndarray x not None, cnp.ndarray ptr not None, cnp.ndarray out not None, *,
+                      int num_threads=1):
+    run_ragged(LOGSUMEXP, x, None, ptr, out, 0, num_threads)
+
+
+def segment_softmax_vjp(cnp.ndarray y not None, cnp.ndarray g not None, cnp.ndarray ptr not None,
+                        cnp.ndarray out not None, *, int num_threads=1):
+    run_ragged(SOFTMAX_VJP, y, g, ptr, out, 1, num_threads)
+
+
 cdef class FloatingPointMode:
     """``with FloatingPointMode():`` this thread has the mode that kernels need (mode.h), and then its own again."""
     cdef unsigned before
@@ -414,6 +485,8 @@ cdef class FloatingPointMode:
 def regime(op, Py_ssize_t itemsize, tuple canonical):
     """Which of the three regimes an op takes for rows of this canonical shape."""
     _, n, inner = canonical
+    if op.startswith("segment_"):
+        return "segments"
     if op in ("softmax_jacobian", "log_softmax_jacobian"):
         return "rows"
     return "columns" if inner > 1 else "panels" if is_short(n, itemsize) else "rows"

@@ -21,6 +21,7 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     if outer == 0 or n == 0 or inner == 0:
         return
     c.op, c.single, c.conversion, c.given_up, c.first, c.ahead = <op_t>op, single, NULL, NULL, 0, 0
+    c.segments = NULL
     c.a, c.b, c.out, c.results, c.labels = <void*>a, <void*>b, out, results, <Py_ssize_t*>labels
     c.samples = samples
     c.s.outer, c.s.n, c.s.inner, c.s.outer_stride, c.s.n_stride = outer, n, inner, n * inner, inner
@@ -29,6 +30,16 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     c.target.weight, c.target.everywhere = weight, everywhere if smoothing else NULL
     c.target.total = sum_for_c(single, everywhere, n) if smoothing else 0
     c.target.at_label, c.target.scale = 1 - smoothing, scale
+    kernels.run(&c)
+
+
+cdef void run_segments_for_c(int op, bint single, const void* a, const void* b, void* out, void* results,
+                             const Py_ssize_t* ptr, Py_ssize_t segments) noexcept nogil:
+    """An op of ragged rows, by the number of that of rows; empty ones may be all there is."""
+    cdef Call c
+    memset(&c, 0, sizeof(Call))
+    c.op, c.single, c.a, c.b, c.out, c.results = <op_t>op, single, <void*>a, <void*>b, out, results
+    c.segments, c.s.outer = ptr, segments
     kernels.run(&c)
 
 
@@ -45,8 +56,8 @@ cdef double sum_for_c(bint single, const void* values, Py_ssize_t n) noexcept no
 
 
 def c_entries():
-    """The addresses of `run_for_c` and `sum_for_c`."""
-    return <Py_ssize_t>&run_for_c, <Py_ssize_t>&sum_for_c
+    """The addresses of `run_for_c`, `run_segments_for_c` and `sum_for_c`."""
+    return <Py_ssize_t>&run_for_c, <Py_ssize_t>&run_segments_for_c, <Py_ssize_t>&sum_for_c
 
 
 cdef void softmax_f64(const double* x, double* out, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:

@@ -58,6 +58,7 @@ typedef struct {
     const Conversion *conversion; /* NULL if kernels read the arrays as they are */
     ptrdiff_t first;              /* row of it that this part of the call begins with */
     ptrdiff_t ahead;              /* how many bytes after `a`, where a row of it ends, what will be read next lies */
+    const ptrdiff_t *segments;    /* where each of s.outer ragged rows begins, and the last ends; NULL if all are of s.n */
 } Call;
 
 /* Of one level: void pointers stand for either real type. */

@@ -18,9 +18,12 @@ template ptrdiff_t few<LEVEL, OP, double>(const Call *);
 #else
 #include "convert.hpp"
 #include "mode.h"
+#include "segments.hpp"
 
 template <class R> static void run_reals(const Call *c) {
-    if (c->conversion)
+    if (c->segments)
+        run_segments<R>(c);
+    else if (c->conversion)
         run_converted<R>(c);
     else
         run_call<R>(c);

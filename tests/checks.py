@@ -7,10 +7,12 @@ Every array that a kernel writes is filled with NaN first.
 import math
 import time
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 import fastsoftmax as fs
+from fastsoftmax import registry
 from tests import inputs, oracle, tolerances
 
 
@@ -35,7 +37,7 @@ def call(op, *args, backend, **kwargs):
     """A public op's results as a tuple, written into a poisoned ``out`` where the op takes one."""
     function = getattr(fs, op)
     if (
-        op in oracle.TAKE_OUT
+        op in (*oracle.TAKE_OUT, *registry.SEGMENTS)
         and "out" not in kwargs
         and kwargs.get("layout", "batched") in ("batched", "diagonal")
     ):
@@ -264,3 +266,17 @@ def check_mean(x, backend):
     loss, dx = call("cross_entropy_with_grad", x, labels, backend=backend)
     assert_close(loss, rows.astype(np.float64).mean(), x.dtype)
     assert_close(dx, dx_rows.astype(np.float64) / len(x), x.dtype)
+
+
+def check_segments(op, arrays, ptr, backend):
+    """An op of ragged rows, at as many arrays as it takes, has in each segment the bits of the op itself."""
+    plain = registry.SEGMENTS[op]
+    args = oracle.arguments(plain, arrays[0], extra=arrays[1:] if plain in oracle.PRODUCTS else ())
+    (actual,) = call(op, *args, ptr, backend=backend)
+    assert_same_bits(actual, of_each_segment(plain, args, ptr, backend))
+
+
+def of_each_segment(op, arrays, ptr, backend):
+    """An op of rows, segment by segment; an empty one has no entries, or one result."""
+    rows = [getattr(fs, op)(*(a[i:j] for a in arrays), backend=backend) for i, j in pairwise(ptr)]
+    return np.hstack([*rows, arrays[0][:0]])

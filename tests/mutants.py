@@ -31,6 +31,10 @@ _API = _files(
     "special_values",
     "jacobian_layouts",
     "plain_calls",
+    "segments",
+)
+_KERNELS = _files(
+    "cross_entropy", "special_values", "derivatives", "ulp", "long_rows", "against_autograd", "segments"
 )
 _KERNELS = _files(
     "cross_entropy", "soft_labels", "special_values", "derivatives", "ulp", "long_rows", "against_autograd"
@@ -77,7 +81,14 @@ MUTANTS = [
             "result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=mask)",
             "result = Result(shape, x.dtype, rows.reduced, out=out)",
         ),
-        ("        result.buffer[...] = -np.inf", "        result.buffer[...] = 0"),
+        (
+            "    if not x.size:\n        result.buffer[...] = -np.inf",
+            "    if not x.size:\n        result.buffer[...] = 0",
+        ),
+        (
+            "    if not first.size:\n        result.buffer[...] = -np.inf",
+            "    if not first.size:\n        result.buffer[...] = 0",
+        ),
         ('"softmax_vjp", {"y": y, "t": t}', '"softmax_vjp", {"t": t, "y": y}'),
         ('"log_softmax_jvp", {"logy": logy, "t": t}', '"log_softmax_vjp", {"logy": logy, "t": t}'),
         ("rows_of(y.shape, axis, last=True)", "rows_of(y.shape, axis)"),
@@ -99,7 +110,11 @@ MUTANTS = [
         ("None if where is None else fill", "None if where is None else 0.0"),
         ("    same_shape(first, arrays[0], second, arrays[1])\n", ""),
         ("arrays[0].dtype, out=out, inputs=arrays)", "arrays[0].dtype, out=out, inputs=arrays[:1])"),
-        ("if is_half(args[0].dtype) or", "if args[0].dtype.name == 'float16' or"),
+        ("if is_half(dtype) or fill", "if dtype.name == 'float16' or fill"),
+        ("same_shape(names[0], first, names[-1], arrays[-1])", "pass"),
+        ("beside=(*arrays, ptr))", "inputs=arrays, beside=(ptr,))"),
+        ("beside=(*arrays, ptr))", "beside=arrays)"),
+        ("inputs=arrays, beside=(ptr,))", "beside=(ptr,))", "`out` is copied into in place of written"),
         ("loss.astype(dtype, copy=False)[()]", "loss.astype(dtype, copy=False)"),
         ("loss.astype(dtype, copy=False)[()]", "loss[()]"),
         ("exact_sum(loss)", "loss.sum()"),
@@ -166,6 +181,11 @@ MUTANTS = [
     *_of(
         "fastsoftmax/_arrays.py",
         ("dtype = np.result_type(*converted)", "dtype = converted[0].dtype"),
+        ("if ptr.ndim != 1 or not ptr.size:", "if ptr.ndim != 1:"),
+        ("if ptr[0] != 0:", "if ptr[0] < 0:"),
+        ("(falls := ptr[1:] < ptr[:-1])", "(falls := np.diff(ptr) < 0)"),
+        ("if ptr[-1] != n:", "if ptr[-1] > n:"),
+        ('return np.require(ptr, np.intp, "CA")', "return ptr.astype(np.intp, copy=False)"),
         ("if a.dtype in _NATIVE:", "if a.dtype.kind == 'f' and a.dtype.itemsize in (4, 8):"),
         ('_INTEGER_KINDS = "iub"', '_INTEGER_KINDS = "ib"'),
         ('return a.astype(a.dtype.newbyteorder("="), copy=False)', "return a"),
@@ -429,9 +449,12 @@ MUTANTS = [
     ),
     *_of(
         "fastsoftmax/_numba_overloads.py",
-        ("and (ahead != 0 or a.size != out.size)", "and ahead != 0"),
-        ("-a.nbytes < ahead < out.nbytes", "0 < ahead < out.nbytes"),
-        ("_check_apart(b, out)", "pass"),
+        ("and (_address(a) != _address(out) or a.size != out.size)", "and _address(a) != _address(out)"),
+        ("-a.nbytes < _address(a)", "0 < _address(a)"),
+        ("_check_apart(b, out)\n            result", "result"),
+        ("        _check_apart(b, out)\n        result", "        result"),
+        ("if _shares_memory(a, out):", "if _overlaps(a, out):"),
+        ("if places[k] < places[k - 1]:", "if places[k] < 0:"),
         ("elif label < 0 or label >= shape[k]:", "elif label >= shape[k]:"),
         ("return weight.astype(dtype)", "return weight"),
         ("everywhere *= weight", "pass"),

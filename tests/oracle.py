@@ -40,7 +40,14 @@ ONE_A_ROW = ("logsumexp",)
 JACOBIANS = {"softmax_jacobian": "softmax", "log_softmax_jacobian": "log_softmax"}
 """Jacobians, and the forward op whose output they take."""
 ROWS = tuple(op for op in OPS if op not in JACOBIANS)
-NOT_ON_CUDA = ("soft_cross_entropy", "soft_cross_entropy_with_grad")
+NOT_ON_CUDA = (
+    "soft_cross_entropy",
+    "soft_cross_entropy_with_grad",
+    "segment_softmax",
+    "segment_log_softmax",
+    "segment_logsumexp",
+    "segment_softmax_vjp",
+)
 """Kernels that the backend for GPUs does not have."""
 TAKE_OUT = tuple(op for op in OPS if op != "cross_entropy")
 PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 from functools import partial
+from itertools import pairwise
 
 import autograd.numpy as anp
 import mpmath
@@ -78,6 +79,57 @@ def test_products(name, axis, argument):
     _assert_close(*(hessian(loss)(at) for loss in losses))
     if argument == 1 or name.startswith("log"):  # by differences, the sum of y would not stay 1
         check_grads(losses[0], modes=["fwd", "rev"], order=2)(at)
+
+
+LENGTHS = (3, 0, 1, 5, 5, 0)
+PTR = np.concatenate([[0], np.cumsum(LENGTHS)])
+OF_SEGMENTS = {
+    "segment_softmax": oracle.softmax,
+    "segment_log_softmax": oracle.log_softmax,
+    "segment_logsumexp": lambda x: anp.reshape(oracle.logsumexp(x), (1,)),
+}
+
+
+def _each_segment(function, *arrays):
+    """The textbook formula, segment by segment; of empty ones nothing."""
+    return anp.concatenate([function(*(a[i:j] for a in arrays)) for i, j in pairwise(PTR.tolist()) if i < j])
+
+
+@pytest.mark.parametrize("name", OF_SEGMENTS)
+def test_segments(name):
+    x, g = X.ravel()[: PTR[-1]], G.ravel()[: PTR[-1]]
+    full = np.array(LENGTHS) > 0 if name == "segment_logsumexp" else slice(None)
+    mine, composed = getattr(ours, name), OF_SEGMENTS[name]
+    losses = [_squares(lambda x: mine(x, PTR)[full]), _squares(lambda x: _each_segment(composed, x))]
+    _assert_close(*(loss(x) for loss in losses))
+    _assert_close(*(grad(loss)(x) for loss in losses))
+    _assert_close(*(hessian(loss)(x) for loss in losses))
+    _assert_close(*(make_jvp(loss)(x)(g)[1] for loss in losses))
+    _assert_close(*(grad(lambda x, f=loss: anp.sum(grad(f)(x) * g) ** 2)(x) for loss in losses))
+    check_grads(losses[0], modes=["fwd", "rev"], order=2)(x)
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_products_of_segments(argument):
+    y, g = fs.segment_softmax(X.ravel()[: PTR[-1]], PTR), G.ravel()[: PTR[-1]]
+
+    def of(function):
+        return lambda a: anp.sum(anp.sin(function(*((a, g) if argument == 0 else (y, a)))))
+
+    losses = [
+        of(lambda y, g: ours.segment_softmax_vjp(y, g, PTR)),
+        of(lambda y, g: _each_segment(lambda y, g: y * (g - anp.sum(g * y)), y, g)),
+    ]
+    at = (y, g)[argument]
+    _assert_close(*(grad(loss)(at) for loss in losses))
+    _assert_close(*(hessian(loss)(at) for loss in losses))
+    _assert_close(*(make_jvp(loss)(at)(X.ravel()[: PTR[-1]])[1] for loss in losses))
+
+
+def test_a_saturated_segment_keeps_its_digits():
+    x, ptr = np.array([5.0, 40.0, 0.0, 0.0]), [0, 1, 4]
+    (_, first, *_) = elementwise_grad(lambda x: ours.segment_softmax(x, ptr)[1])(x)
+    assert abs(first - 2 * np.exp(-40)) < 1e-15 * 2 * np.exp(-40) * 100
 
 
 WEIGHT = np.array([1.0, 0.5, 2.0, 0.1, 3.0])

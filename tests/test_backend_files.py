@@ -67,7 +67,7 @@ def test_nothing_asks_for_a_backend_by_name(path):
 
 def test_every_public_op_is_tested_and_has_a_kernel():
     public = [name for name in fastsoftmax.__all__ if name in vars(fastsoftmax.api)]
-    assert sorted(public) == sorted(oracle.OPS)
+    assert sorted(public) == sorted((*oracle.OPS, *registry.SEGMENTS))
     kernels = {registry._SAME_KERNEL.get(name, name) for name in public}
     kernels |= {f"{op}_diagonal" for op in oracle.JACOBIANS}
     assert kernels | {f"soft_{op}" for op in public if "entropy" in op} == set(registry.OPS)
@@ -86,11 +86,22 @@ def test_public_signatures(op):
     assert ("out" in [p.name for p in parameters]) == (op in oracle.TAKE_OUT)
 
 
-@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("op", registry.SEGMENTS)
+def test_public_signatures_of_ragged_rows(op):
+    """Arrays and ``ptr`` are positional only, then keywords; there is no axis."""
+    parameters = list(inspect.signature(getattr(fastsoftmax, op)).parameters.values())
+    names = [p.name for p in parameters]
+    last = names.index("ptr") + 1
+    assert all(p.kind is p.POSITIONAL_ONLY for p in parameters[:last])
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[last:])
+    assert names[last:] == ["out", "backend", "num_threads"]
+
+
+@pytest.mark.parametrize("op", [*oracle.OPS, *registry.SEGMENTS])
 def test_docstrings(op):
     """numpydoc sections; a derivative says first that it takes the forward output."""
     text = inspect.getdoc(getattr(fastsoftmax, op))
     for section in ("Parameters", "Returns", "Raises", "Examples"):
         assert f"{section}\n{'-' * len(section)}" in text
-    if op in oracle.PRODUCTS or op in oracle.JACOBIANS:
+    if op in oracle.JACOBIANS or registry.SEGMENTS.get(op, op) in oracle.PRODUCTS:
         assert "Takes the forward output" in text.split("Parameters")[0]

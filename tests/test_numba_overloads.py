@@ -184,6 +184,59 @@ def test_keepdims(dtype):
 
 
 @numba.njit
+def _segments(x, y, g, ptr, out, results):
+    return (
+        fs.segment_softmax(x, ptr),
+        fs.segment_log_softmax(x, ptr, out=out),
+        fs.segment_logsumexp(x, ptr),
+        fs.segment_logsumexp(x, ptr, out=results),
+        fs.segment_softmax_vjp(y, g, ptr),
+    )
+
+
+def test_segments(dtype):
+    for lengths in ([3, 0, 17, 1, 200, 3, 3, 0], [5], [0, 0, 0], []):
+        ptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        x, g = (inputs.rng().normal(size=(2, ptr[-1])) * 3).astype(dtype)
+        y = fs.segment_softmax(x, ptr)
+        lse = fs.segment_logsumexp(x, ptr)
+        expected = (y, fs.segment_log_softmax(x, ptr), lse, lse, fs.segment_softmax_vjp(y, g, ptr))
+        for places in (ptr, ptr.astype(np.uint32), np.repeat(ptr, 2)[::2]):
+            out, results = checks.poisoned(x.shape, dtype), checks.poisoned(lse.shape, dtype)
+            checks.assert_same_bits(_segments(x, y, g, places, out, results), expected)
+            checks.assert_same_bits((out, results), (expected[1], lse))
+
+
+@numba.njit
+def _segments_in_place(x, ptr):
+    return fs.segment_softmax(x, ptr, out=x)
+
+
+@numba.njit
+def _segments_over_entries(x, ptr):
+    return fs.segment_logsumexp(x, ptr, out=x[: len(ptr) - 1])
+
+
+@numba.njit
+def _product_over_its_cotangent(y, g, ptr):
+    return fs.segment_softmax_vjp(y, g[: len(y)], ptr, out=g[1 : len(y) + 1])
+
+
+def test_segments_out(dtype):
+    x, ptr = inputs.rng().normal(size=5).astype(dtype), np.array([0, 2, 5])
+    expected = fs.segment_softmax(x, ptr)
+    for entries, places in ((x, ptr), (x[:2], np.array([0, 0, 2]))):
+        with pytest.raises(ValueError, match="out overlaps an input"):
+            _segments_over_entries(entries, places)
+    with pytest.raises(ValueError, match="out overlaps an input"):
+        _product_over_its_cotangent(x, x.repeat(2), ptr)
+    checks.assert_same_bits(_segments_in_place(x, ptr), expected)
+    for wrong in ([1, 5], [0, 4], [0, 6], [0, 3, 2, 5], [-1, 5], np.empty(0, int)):
+        with pytest.raises(ValueError, match="ptr must"):
+            _segments_in_place(x, np.array(wrong))
+
+
+@numba.njit
 def _options(x, labels):
     return (
         fs.cross_entropy(x, labels, ignore_index=1),
@@ -282,6 +335,7 @@ for dtype in map(np.dtype, ("f8", "f4")):
     inside.test_weights_and_smoothing(10, dtype)
     inside.test_probabilities_and_weights_of_rows(10, dtype)
     inside.test_out_that_overlaps(dtype)
+    inside.test_segments(dtype)
 inside.test_callers_of_every_kind()
 print(inside.fs.available_backends()[0])
 """
@@ -333,6 +387,9 @@ WRONG = {
     "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
     "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
     "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),
+    "takes segments in a line": lambda x: fs.segment_softmax(x, np.array([0, 2])),
+    "says where segments begin": lambda x: fs.segment_logsumexp(x[0], np.array([0.0, 3.0])),
+    "has no num_threads=": lambda x: fs.segment_softmax(x[0], np.array([0, 3]), num_threads=2),
     'the layouts "batched" and "diagonal"': lambda x: fs.softmax_jacobian(x, layout="dense"),
 }
 

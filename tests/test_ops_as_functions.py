@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
-from fastsoftmax import api
+from fastsoftmax import api, registry
 from tests import oracle, processes
 
-EVERY_OP = pytest.mark.parametrize("op", [getattr(fs, name) for name in oracle.OPS], ids=oracle.OPS)
+NAMES = (*oracle.OPS, *registry.SEGMENTS)
+EVERY_OP = pytest.mark.parametrize("op", [getattr(fs, name) for name in NAMES], ids=NAMES)
 
 
 @EVERY_OP
@@ -98,12 +99,18 @@ def test_wrapped_and_bound_as_a_function(op):
 
     assert Array.method is op
     assert Array.plain is op
-    args = oracle.arguments(op.__name__, np.array([[0.0, 1.0, 3.0], [2.0, 2.0, 5.0]]))
+    args = _arguments(op.__name__, np.array([[0.0, 1.0, 3.0], [2.0, 2.0, 5.0]]))
     array = args[0].view(Array)
     for actual, expected in zip(_flat(array.method(*args[1:])), _flat(op(*args)), strict=True):
         np.testing.assert_array_equal(actual, expected)
     for actual, expected in zip(_flat(array.plain(*args)), _flat(op(*args)), strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+def _arguments(op, x):
+    if op not in registry.SEGMENTS:
+        return oracle.arguments(op, x)
+    return (*(a.ravel() for a in oracle.arguments(registry.SEGMENTS[op], x)), np.array([0, 3, 6]))
 
 
 def _flat(results):

@@ -11,7 +11,7 @@ RECIPES = re.findall(
     (processes.ROOT / "docs/recipes.md").read_text("utf-8"),
     re.M | re.S,
 )
-PACKAGES = {"jax", "numba", "torch", "xarray", "xgboost"}
+PACKAGES = {"jax", "numba", "scipy", "torch", "xarray", "xgboost"}
 
 
 @pytest.mark.parametrize(("title", "code"), RECIPES, ids=[title for title, _ in RECIPES])
@@ -27,4 +27,4 @@ def test_recipes(title, code, tmp_path):
 
 
 def test_there_are_some():
-    assert len(RECIPES) == 8
+    assert len(RECIPES) == 10

@@ -1,5 +1,7 @@
 """Promise: the suite notices. Each planted mistake must fail the very checks that the backends pass."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from autograd import jacobian
@@ -203,6 +205,49 @@ def log_of_a_softmax(x, labels, weight, sample_weight, smoothing, scale, loss, o
     loss[:, 0] = -(labels[:, :, 0] * np.log(_stable(x[:, :, 0]))).sum(axis=1)
 
 
+@plant("segment_softmax")
+def maximum_of_all_segments(x, ptr, out):
+    e = np.exp(x[0, :, 0] - x.max())
+    out[0, :, 0] = e / np.repeat([e[i:j].sum() for i, j in pairwise(ptr)], np.diff(ptr))
+
+
+@plant("segment_softmax")
+def segments_of_equal_length(x, ptr, out):
+    specification.segment_softmax(x, np.linspace(0, x.size, len(ptr)).astype(int), out)
+
+
+@plant("segment_softmax")
+def last_segment_unwritten(x, ptr, out):
+    specification.segment_softmax(x, ptr[:-1], out)
+
+
+@plant("segment_logsumexp")
+def reduceat_of_empty_segments(x, ptr, out):
+    """For which it gives the entry there, one of the next segment."""
+    row, starts, lengths = np.append(x, 0), ptr[:-1], np.diff(ptr)
+    m = np.maximum.reduceat(row, starts)
+    e = np.exp(row - np.append(np.repeat(m, lengths), 0))
+    out[0] = m + np.log(np.add.reduceat(e, starts))
+
+
+@plant("segment_logsumexp")
+def empty_segments_are_zero(x, ptr, out):
+    specification.segment_logsumexp(x, ptr, out)
+    out[np.isneginf(out)] = 0
+
+
+@plant("segment_logsumexp")
+def empty_segments_are_skipped(x, ptr, out):
+    specification.segment_logsumexp(x, ptr, out)
+    full = out[0, np.diff(ptr) > 0]
+    out[0, : full.size] = full
+
+
+@plant("segment_softmax_vjp")
+def dot_of_all_segments(y, g, ptr, out):
+    specification.softmax_vjp(y, g, out)
+
+
 # ---- the checks, by op: each is what a test file runs on every backend ------------------------------
 
 F8 = np.dtype(np.float64)
@@ -249,6 +294,23 @@ def _certain(backend):
 def _uncertain(backend):
     x = FAMILY["sources_100x5"](F8)[:9]
     checks.check_soft_cross_entropy(x, _targets(x), backend)
+
+
+def _of_segments(op, lengths):
+    ptr = np.concatenate([[0], np.cumsum(lengths)])
+    x = inputs.rng(4).normal(size=(2, ptr[-1])) + np.repeat(
+        np.resize([0, 1000, -1000], len(lengths)), lengths
+    )
+    return lambda backend: checks.check_segments(op, x, ptr, backend)
+
+
+def _checks_of_segments(op):
+    return {
+        "of one length": _of_segments(op, [4] * 12),
+        "of several": _of_segments(op, [3, 1, 9, 2, 17, 3]),
+        "empty ones between": _of_segments(op, [3, 0, 2, 0, 0, 5]),
+        "empty ones at the ends": _of_segments(op, [0, 3, 4, 0]),
+    }
 
 
 CHECKS = {
@@ -300,7 +362,9 @@ CHECKS = {
         "saturated": _certain,
         "any targets": _uncertain,
     },
+    **{op: _checks_of_segments(op) for op in ("segment_softmax", "segment_logsumexp", "segment_softmax_vjp")},
 }
+EMPTY_ONES = {"empty ones between", "empty ones at the ends"}
 
 # Which checks of its op each mistake must fail; some can be seen by one alone.
 NOTICED_BY = {
@@ -334,6 +398,13 @@ NOTICED_BY = {
     "total_for_probability": {"any targets"},
     "probability_minus_target": {"saturated"},
     "log_of_a_softmax": {"saturated"},
+    "maximum_of_all_segments": set(CHECKS["segment_softmax"]),
+    "reduceat_of_empty_segments": EMPTY_ONES,
+    "segments_of_equal_length": {"of several", *EMPTY_ONES},
+    "last_segment_unwritten": {"of one length", "of several", "empty ones between"},
+    "empty_segments_are_zero": EMPTY_ONES,
+    "empty_segments_are_skipped": EMPTY_ONES,
+    "dot_of_all_segments": set(CHECKS["segment_softmax_vjp"]),
 }
 
 

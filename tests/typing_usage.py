@@ -101,6 +101,17 @@ def jacobians(y32: F32, y64: F64, layout: Literal["batched", "sparse"]) -> None:
     fs.softmax_jacobian(y64, layout="sparse", out=y64)  # type: ignore[call-overload]
 
 
+def segments(x32: F32, x64: F64, ptr: Ints) -> None:
+    assert_type(fs.segment_softmax(x32, ptr), F32)
+    assert_type(fs.segment_softmax(x64, [0, 2], out=x64), F64)
+    assert_type(fs.segment_log_softmax([1.0, 2.0], ptr), Floats)
+    assert_type(fs.segment_logsumexp(x32, ptr), F32)
+    assert_type(fs.segment_softmax_vjp(x64, x64, ptr, num_threads=1), F64)
+
+    fs.segment_softmax(x64)  # type: ignore[call-overload]
+    fs.segment_softmax(x64, ptr, axis=0)  # type: ignore[call-overload]
+
+
 def losses(x32: F32, x64: F64, matrix: Matrix, labels: Ints, reduction: Literal["mean", "none"]) -> None:
     assert_type(fs.cross_entropy(x32, labels), np.float32)
     assert_type(fs.cross_entropy(x64, x64, sample_weight=[1.0, 0.5]), np.float64)

@@ -10,11 +10,12 @@ from fastsoftmax._cuda.interop import on_device
 def also_on_device(function):
     """A public operation that leaves device arrays to the one of its name in `operations`; and tensors."""
     name = function.__name__
+    needed = name if name in registry.SEGMENTS else "softmax"
 
     @wraps(function)
     def op(*args, **kwargs):
         if args and on_device(args[0]):
-            registry.find("softmax", "cuda")  # or the reason why no kernel can run
+            registry.find(needed, "cuda")  # or the reason why no kernel can run
             return getattr(import_module("fastsoftmax._cuda.operations"), name)(*args, **kwargs)
         if args and _torch.is_tensor(args[0]):
             return _torch.call(function, args, kwargs)

@@ -6,4 +6,7 @@ A kernel gets canonical arrays, checked and of one dtype, and writes into its la
 ignored; ``weight`` is ``(n,)`` or None. No array is empty, ``out`` may be an input, and all arrays are
 C-contiguous but for the blocks of ``inner`` that `fastsoftmax/_threads.py` cuts. A kernel never raises,
 knows nothing of axes and may not look beyond a row.
+
+Of ragged rows arrays are ``(1, n, 1)``, entries ``ptr[k]`` to ``ptr[k + 1]`` being row ``k``; some are empty.
+One result a row is ``(1, rows)``. A backend without these ops is complete: "cuda" is.
 """

@@ -141,14 +141,17 @@ class Kernel:
         threads = min(num_threads, numba.config.NUMBA_NUM_THREADS)
         twin = self._twin(args[0].dtype) if threads > 1 and _launcher.can_be_used() else None
         if twin is None:
-            _threads.run_in_blocks(self, args[0].shape, args, num_threads)
+            self._run_in_blocks(args, num_threads)
             return
         self._run(threads, partial(_run_twin, self._serial[args[0].dtype], threads), twin, args)
+
+    def _run_in_blocks(self, args, threads):
+        _threads.run_in_blocks(self, args[0].shape, args, threads, _threads.cut_rows)
 
     def _compile(self, dtype):
         with _compiling:
             if dtype not in self._serial:
-                function = _named(self._function, self.__name__)
+                function = _named(self._function, self.__name__, **self._globals(dtype))
                 part, parts, stop = [types.intp] * 3
                 self._serial[dtype] = _compiled(function, (*self._signature(dtype), part, parts, stop))
         return self._serial[dtype]
@@ -171,6 +174,25 @@ class Kernel:
 
     def _signature(self, dtype):
         return tuple(argument(numba.from_dtype(dtype)) for argument in self._argument_types)
+
+    def _globals(self, dtype):
+        """What the function finds in its module for this dtype."""
+        return {}
+
+
+class RaggedKernel(Kernel):
+    """An op of ragged rows: within its function ``rows`` is the kernel of another, as compiled."""
+
+    def __init__(self, function, rows, *signature):
+        super().__init__(function, signature, regime=lambda *_: "segments")
+        self._rows = rows
+
+    def _run_in_blocks(self, args, threads):
+        canonical = _threads.of_segments(args[0].shape)
+        _threads.run_in_blocks(self, canonical, args, threads, _threads.cut_segments)
+
+    def _globals(self, dtype):
+        return {"rows": self._rows._compile(dtype)}
 
 
 def _run_twin(serial, threads, twin, args, all_parts, stop):

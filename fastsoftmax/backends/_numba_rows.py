@@ -427,3 +427,81 @@ def log1p(s, error):
     r = w * polynomial(w, "LOG")
     small = (z * (half + r) + (k * constant(s, "LOG_LN2_LO") + lost)) - half
     return where_greater(splat(s, np.inf), s, (small + f) + k * constant(s, "LOG_LN2_HI"), s)
+
+
+# So many segments are a matrix: of 100 entries each they are in an L2 cache, beside their results.
+GROUP = 64
+
+
+@inlined
+def segment_at(ptr, part, parts):
+    """The first segment of one of ``parts`` shares of equally many entries, an empty one counting as one."""
+    segments = len(ptr) - 1
+    place = (ptr[segments] + segments) * part // parts
+    low, high = 0, segments
+    while low < high:
+        middle = (low + high) // 2
+        if ptr[middle] + middle < place:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@allocating
+def groups(ptr, part, parts):
+    """The segments of a share by length, and where each group begins and the last ends.
+
+    A group is of short ones of one length, or a single long one; empty ones are in none.
+    """
+    first, last = segment_at(ptr, part, parts), segment_at(ptr, part + 1, parts)
+    begin, order = np.zeros(SHORT + 4, np.intp), np.empty(last - first, np.intp)
+    for k in range(first, last):
+        begin[min(ptr[k + 1] - ptr[k], SHORT + 1) + 2] += 1
+    for n in range(SHORT + 2):
+        begin[n + 1] += begin[n]
+    for k in range(first, last):
+        n = min(ptr[k + 1] - ptr[k], SHORT + 1)
+        order[begin[n + 1]] = k
+        begin[n + 1] += 1
+    edges, count = np.empty(last - first + 1, np.intp), 0
+    for n in range(1, SHORT + 2):
+        for start in range(begin[n], begin[n + 1], GROUP if n <= SHORT else 1):
+            edges[count] = start
+            count += 1
+    edges[count] = last - first
+    return order, edges[: count + 1]
+
+
+@allocating
+def matrix_of(a, ptr, group):
+    """Segments as rows of a canonical array: a copy, or the only one where it is."""
+    start, stop = ptr[group[0]], ptr[group[0] + 1]
+    if len(group) == 1:
+        return a[:, start:stop]
+    matrix = np.empty((len(group), stop - start, 1), a.dtype)
+    for r in range(len(group)):
+        for j in range(stop - start):
+            matrix[r, j, 0] = a[0, ptr[group[r]] + j, 0]
+    return matrix
+
+
+@allocating
+def matrix_for(out, ptr, group):
+    """Where their results go before `take_back`: room for them, or the place of an only one."""
+    k, start, stop = group[0], ptr[group[0]], ptr[group[0] + 1]
+    if out.ndim == 2:
+        return out[:, k : k + 1] if len(group) == 1 else np.empty((len(group), 1), out.dtype)
+    return out[:, start:stop] if len(group) == 1 else np.empty((len(group), stop - start, 1), out.dtype)
+
+
+@inlined
+def take_back(matrix, ptr, group, out):
+    if len(group) == 1:
+        return
+    for r in range(len(group)):
+        if out.ndim == 2:
+            out[0, group[r]] = matrix[r, 0]
+        else:
+            for j in range(matrix.shape[1]):
+                out[0, ptr[group[r]] + j, 0] = matrix[r, j, 0]

@@ -21,6 +21,10 @@ log_softmax_jacobian = kernels.log_softmax_jacobian
 log_softmax_jacobian_diagonal = kernels.log_softmax_jacobian_diagonal
 soft_cross_entropy = kernels.soft_cross_entropy
 soft_cross_entropy_with_grad = kernels.soft_cross_entropy_with_grad
+segment_softmax = kernels.segment_softmax
+segment_log_softmax = kernels.segment_log_softmax
+segment_logsumexp = kernels.segment_logsumexp
+segment_softmax_vjp = kernels.segment_softmax_vjp
 
 for _jacobian in (softmax_jacobian, log_softmax_jacobian):
     _jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result

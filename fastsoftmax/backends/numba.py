@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numba import types
 
-from fastsoftmax.backends._numba_jit import Kernel, allocating, inlined
+from fastsoftmax.backends._numba_jit import Kernel, RaggedKernel, allocating, inlined
 from fastsoftmax.backends._numba_rows import (
     SHORT,
     add,
@@ -20,7 +20,10 @@ from fastsoftmax.backends._numba_rows import (
     fetch,
     folded,
     get,
+    groups,
     look_ahead,
+    matrix_for,
+    matrix_of,
     no_sum,
     no_sum_of_smaller,
     put,
@@ -28,12 +31,14 @@ from fastsoftmax.backends._numba_rows import (
     row_at,
     rows_in,
     scratch,
+    segment_at,
     set_vector,
     share,
     shift_of,
     stretch,
     stretches,
     summary,
+    take_back,
     task,
     total,
     vector,
@@ -421,6 +426,57 @@ def soft_cross_entropy_with_grad(
                 e = vector(tile, j)
                 dx = fma(e, ratio, e * correction) - scales * vector(targets, j)
                 put(out, t, j, where_greater(keep, zero, where_equal(e, largest, at_largest, dx), zero))
+
+
+def _ptr(_):
+    return types.Array(types.intp, 1, "A", readonly=True)
+
+
+def _ragged(op, *signature):
+    """The kernel of an op of ragged rows, in whose function ``rows`` is that of ``op``."""
+    return lambda function: RaggedKernel(function, op, *signature)
+
+
+@_ragged(softmax, _in, _ptr, _out)
+def segment_softmax(x, ptr, out, part, parts, stop):
+    _each_group(rows, x, ptr, out, part, parts, stop)  # noqa: F821
+
+
+@_ragged(log_softmax, _in, _ptr, _out)
+def segment_log_softmax(x, ptr, out, part, parts, stop):
+    _each_group(rows, x, ptr, out, part, parts, stop)  # noqa: F821
+
+
+@_ragged(logsumexp, _in, _ptr, lambda dtype: _out(dtype, 2))
+def segment_logsumexp(x, ptr, out, part, parts, stop):
+    for k in range(segment_at(ptr, part, parts), segment_at(ptr, part + 1, parts)):
+        if ptr[k] == ptr[k + 1]:
+            out[0, k] = -np.inf
+    _each_group(rows, x, ptr, out, part, parts, stop)  # noqa: F821
+
+
+@_ragged(softmax_vjp, _in, _in, _ptr, _out)
+def segment_softmax_vjp(y, g, ptr, out, part, parts, stop):
+    order, edges = groups(ptr, part, parts)
+    for i in range(len(edges) - 1):
+        if is_set(stop):
+            break
+        group = order[edges[i] : edges[i + 1]]
+        result = matrix_for(out, ptr, group)
+        rows(matrix_of(y, ptr, group), matrix_of(g, ptr, group), result, 0, 1, stop)  # noqa: F821
+        take_back(result, ptr, group, out)
+
+
+@allocating
+def _each_group(rows, x, ptr, out, part, parts, stop):
+    order, edges = groups(ptr, part, parts)
+    for i in range(len(edges) - 1):
+        if is_set(stop):
+            break
+        group = order[edges[i] : edges[i + 1]]
+        result = matrix_for(out, ptr, group)
+        rows(matrix_of(x, ptr, group), result, 0, 1, stop)
+        take_back(result, ptr, group, out)
 
 
 @inlined

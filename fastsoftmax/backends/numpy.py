@@ -233,6 +233,48 @@ def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, sc
         _store(e, out)
 
 
+@_interruptible()
+def segment_softmax(x, ptr, out):
+    _each_length(softmax, (x,), ptr, out)
+
+
+@_interruptible()
+def segment_log_softmax(x, ptr, out):
+    _each_length(log_softmax, (x,), ptr, out)
+
+
+@_interruptible()
+def segment_logsumexp(x, ptr, out):
+    out[0, ptr[1:] == ptr[:-1]] = -np.inf
+    _each_length(logsumexp, (x,), ptr, out)
+
+
+@_interruptible()
+def segment_softmax_vjp(y, g, ptr, out):
+    _each_length(softmax_vjp, (y, g), ptr, out)
+
+
+def _each_length(op, arrays, ptr, out):
+    """An op on the segments of each length as the rows of a matrix, whose bits are those of rows alone."""
+    lengths = np.diff(ptr)
+    order = np.argsort(lengths, kind="stable")
+    ends = np.nonzero(np.diff(lengths[order], append=-1))[0] + 1
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        k, segments = order[start], order[start:end]
+        n = lengths[k]
+        if n == 0:
+            continue
+        if len(segments) == 1:  # where it is
+            row = slice(ptr[k], ptr[k + 1])
+            op(*(a[:, row] for a in arrays), out[:, k : k + 1] if out.ndim == 2 else out[:, row])
+            continue
+        entries = ptr[segments, None] + np.arange(n)
+        at = segments if out.ndim == 2 else entries  # one a segment, or the shape of the arrays
+        result = np.empty((*at.shape, 1), out.dtype)
+        op(*(a[0, entries] for a in arrays), result)
+        out[0, at] = result if out.ndim == 3 else result[:, 0]
+
+
 class _Scratch:
     """Buffers by name, kept from call to call: a fresh one of 512 KB costs 128 page faults, 0.1 ms."""
 

@@ -114,6 +114,35 @@ def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, sc
         out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
 
 
+@_slow
+def segment_softmax(x, ptr, out):
+    for segment in _each_segment(ptr):
+        out[0, segment, 0] = _softmax_row(x[0, segment, 0].tolist())
+
+
+@_slow
+def segment_log_softmax(x, ptr, out):
+    for segment in _each_segment(ptr):
+        out[0, segment, 0] = _log_softmax_row(x[0, segment, 0].tolist())
+
+
+@_slow
+def segment_logsumexp(x, ptr, out):
+    for k, segment in enumerate(_each_segment(ptr)):
+        out[0, k] = _logsumexp_row(x[0, segment, 0].tolist())
+
+
+@_slow
+def segment_softmax_vjp(y, g, ptr, out):
+    for segment in _each_segment(ptr):
+        if segment.start < segment.stop:
+            out[0, segment, 0] = _vjp_row(y[0, segment, 0].tolist(), g[0, segment, 0].tolist())
+
+
+def _each_segment(ptr):
+    return map(slice, ptr[:-1], ptr[1:])
+
+
 def _each_row(x):
     outer, _, inner = x.shape
     for o in range(outer):

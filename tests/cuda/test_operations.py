@@ -355,6 +355,15 @@ def test_the_door_leads_device_arrays_here(ops, library, monkeypatch):
     assert isinstance(softmax([0.0, 1.0]), np.ndarray)
 
 
+def test_the_door_says_that_ragged_rows_are_for_numpy_arrays(ops, library, monkeypatch):
+    backend = registry._Backend("cuda", lambda: import_module("fastsoftmax.backends.cuda"), 0)
+    monkeypatch.setitem(registry._backends, "cuda", backend)
+    for op in registry.SEGMENTS:
+        arrays = [library.array(np.zeros(3))] * (2 if op == "segment_softmax_vjp" else 1)
+        with pytest.raises(fs.BackendUnavailable, match=f"'cuda' has no kernel for '{op}'; it has softmax"):
+            getattr(fs, op)(*arrays, [0, 3])
+
+
 def test_another_backend_by_name(library, monkeypatch):
     calls = import_module("fastsoftmax._cuda.calls")
     with pytest.raises(TypeError, match="need backend 'cuda'; backend= on the call asks for 'numpy'"):
