@@ -15,6 +15,7 @@ from fastsoftmax.api import (
     softmax,
     softmax_jacobian,
     softmax_jvp,
+    softmax_solve,
     softmax_vjp,
 )
 from fastsoftmax.registry import (
@@ -53,6 +54,7 @@ __all__ = [
     "softmax",
     "softmax_jacobian",
     "softmax_jvp",
+    "softmax_solve",
     "softmax_vjp",
     "threads",
     "use_backend",

@@ -38,6 +38,7 @@ OPS = (
     "softmax_jacobian_diagonal",
     "log_softmax_jacobian",
     "log_softmax_jacobian_diagonal",
+    "softmax_solve",
 )
 """Every op with a kernel. Backend modules define functions of these names, in this order; the JVP of
 softmax is its VJP, since the Jacobian is symmetric. The diagonals are layouts of the Jacobians."""

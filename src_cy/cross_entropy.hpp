@@ -133,7 +133,8 @@ template <bool known, class R> struct AtLabel {
 template <bool known, class R>
 INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
     using V = vec<R>;
-    const R *everywhere = everywhere_of<R>(r.target), total = (R)r.target->total, scale = (R)r.target->scale;
+    const Target *t = &r.call->target;
+    const R *everywhere = everywhere_of<R>(t), total = (R)t->total, scale = (R)t->scale;
     V dx_label[MOST_VECTORS], zero = splat<V>(0);
     Ratio<V> q[MOST_VECTORS];
     bool ignored = false;
@@ -184,7 +185,7 @@ template <> struct Op<CROSS_ENTROPY> {
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
         using V = vec<R>;
-        const Target *t = r.target;
+        const Target *t = &r.call->target;
         V most[MOST_VECTORS], spread[MOST_VECTORS], zero = splat<V>(0);
         AtLabel<known, R> a[MOST_VECTORS];
         Summary<V> s[MOST_VECTORS];

@@ -71,7 +71,7 @@ template <class R> void run_across(const Call *c, const Arrays<R> &x) {
         R *out = moved(x.out, i * n);
         const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
         op_grid(c->op, Rows<R>{{n, count, 0, kind}, lines_of(x.a, c->s, panels), lines_of(x.b, c->sb, panels + size),
-                               {out ? panels : nullptr, lanes}, moved(x.results, i), moved(c->labels, i), count, &c->target, {}});
+                               {out ? panels : nullptr, lanes}, moved(x.results, i), moved(c->labels, i), count, c, {}});
         if (out) panel_to_rows(panels, lanes, n, count, out);
     }
 }
@@ -95,7 +95,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
                                           {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
                                           {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
                                           moved(x.results, o * c->results_stride + i),
-                                          moved(c->labels, o * c->labels_stride + i), count, &c->target, {}});
+                                          moved(c->labels, o * c->labels_stride + i), count, c, {}});
         }
 }
 

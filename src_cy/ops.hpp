@@ -5,6 +5,7 @@
 #include "log_softmax.hpp"
 #include "products.hpp"
 #include "softmax.hpp"
+#include "solve.hpp"
 
 namespace {
 /* f(Op<op>{}) */
@@ -19,6 +20,7 @@ template <class F> INLINE void with_op(enum op op, F f) {
     case CROSS_ENTROPY: return f(Op<CROSS_ENTROPY>{});
     case SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<SOFTMAX_JACOBIAN_DIAGONAL>{});
     case LOG_SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL>{});
+    case SOFTMAX_SOLVE: return f(Op<SOFTMAX_SOLVE>{});
     case SOFTMAX_JACOBIAN:
     case LOG_SOFTMAX_JACOBIAN: return;
     }

@@ -37,7 +37,7 @@ template <class R> struct Rows {
     R *results;
     const ptrdiff_t *labels;
     ptrdiff_t count;
-    const Target *target;
+    const Call *call;
     Ahead<R> ahead;
 };
 

@@ -78,7 +78,10 @@ MUTANTS = [
         ('"log_softmax_jvp", {"logy": logy, "t": t}', '"log_softmax_vjp", {"logy": logy, "t": t}'),
         ("rows_of(y.shape, axis, last=True)", "rows_of(y.shape, axis)"),
         ("(outer, n, n), out=out, inputs=(y,))", "(outer, n, n), out=out)"),
-        ('{"softmax": (softmax_jvp, softmax_vjp)', '{"softmax": (log_softmax_jvp, softmax_vjp)'),
+        (
+            '"softmax": (softmax_jvp, softmax_vjp, softmax',
+            '"softmax": (log_softmax_jvp, softmax_vjp, softmax',
+        ),
         ("(log_softmax_jvp, log_softmax_vjp)", "(log_softmax_vjp, log_softmax_jvp)"),
         ("1 / (total_weight or 1.0) if", "1 / total_weight if"),
         ('if reduction == "mean" else 1.0', 'if reduction != "none" else 1.0'),

@@ -29,6 +29,8 @@ def _ops(path):
     return [(name, arguments) for name, arguments in ops if name in registry.OPS]
 
 
+# What a backend does not have, which the registry then says.
+MISSING = {"cuda": {"softmax_solve"}}
 SPECIFICATION = _ops(PACKAGE / "backends" / "python.py")
 
 
@@ -39,8 +41,9 @@ def test_the_specification_has_every_op_in_order():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_same_ops_same_order_same_arguments(path):
     """What follows the specification's arguments is filled in by the file's own decorator."""
-    assert [name for name, _ in _ops(path)] == list(registry.OPS)
-    for (name, arguments), (_, specified) in zip(_ops(path), SPECIFICATION, strict=True):
+    ops = [(name, arguments) for name, arguments in SPECIFICATION if name not in MISSING.get(path.stem, ())]
+    assert [name for name, _ in _ops(path)] == [name for name, _ in ops]
+    for (name, arguments), (_, specified) in zip(_ops(path), ops, strict=True):
         if arguments is not None:
             assert arguments[: len(specified)] == specified, name
             assert set(arguments[len(specified) :]) <= {"part", "parts", "stop"}, name
@@ -89,5 +92,5 @@ def test_docstrings(op):
     text = inspect.getdoc(getattr(fastsoftmax, op))
     for section in ("Parameters", "Returns", "Raises", "Examples"):
         assert f"{section}\n{'-' * len(section)}" in text
-    if op in oracle.PRODUCTS or op in oracle.JACOBIANS:
+    if op in oracle.TWO_ARRAYS or op in oracle.JACOBIANS:
         assert "Takes the forward output" in text.split("Parameters")[0]

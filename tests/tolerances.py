@@ -34,6 +34,8 @@ TOLERANCES = {
 LOGSUMEXP_EPS = 2
 PRODUCT_EPS = 6
 ROW_SUM_EPS = 2
+SOLUTION_EPS = 6
+SOLUTION_REACH = 2.0**-11  # of eps of each of b's dominant entries
 
 
 class Bound(NamedTuple):

@@ -19,6 +19,7 @@ cross_entropy_with_grad = kernels.cross_entropy_with_grad
 softmax_jacobian_diagonal = kernels.softmax_jacobian_diagonal
 log_softmax_jacobian = kernels.log_softmax_jacobian
 log_softmax_jacobian_diagonal = kernels.log_softmax_jacobian_diagonal
+softmax_solve = kernels.softmax_solve
 
 for _jacobian in (softmax_jacobian, log_softmax_jacobian):
     _jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result

@@ -14,6 +14,8 @@ from fastsoftmax import registry
 from fastsoftmax._cuda import availability
 from tests import checks, inputs, oracle
 
+OPS = [op for op in oracle.OPS if op not in oracle.SOLVES]  # which it does not have
+
 
 @pytest.fixture
 def backend(installed):
@@ -22,7 +24,7 @@ def backend(installed):
     return "cuda in lockstep"
 
 
-@pytest.mark.parametrize("op", oracle.OPS)
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("shape", [(3, 5), (2, 12), (4, 33)])
 def test_against_autograd(op, shape, backend):
     x = inputs.rng(0).normal(size=shape) * 3
@@ -71,7 +73,14 @@ def test_explain_names_the_regime(backend):
 
 def test_same_names_and_order_as_the_other_backends(backend):
     module = import_module("fastsoftmax.backends.cuda")
-    assert [name for name in vars(module) if name in registry.OPS] == list(registry.OPS)
+    assert [name for name in vars(module) if name in registry.OPS] == [
+        name for name in registry.OPS if name not in oracle.SOLVES
+    ]
+
+
+def test_what_it_does_not_have(backend):
+    with pytest.raises(fs.BackendUnavailable, match="has no kernel for 'softmax_solve'; it has softmax,"):
+        fs.softmax_solve([0.5, 0.5], [1.0, 0.0], ridge=0.1, backend=backend)
 
 
 def test_unavailable_is_a_reason(monkeypatch):
