@@ -292,12 +292,13 @@ class Solution(NamedTuple):
     last: np.ndarray
 
 
-def exact_solution(y, b, ridge, mp=_product_digits):
-    """Of ``(diag(y) - y y^T / sum(y) + ridge I) v = b``, of one row, or the least without a ridge."""
-    pairs = np.stack([y, b]).astype(np.float64)
-    pairs, at, counts = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
-    y, b = ([mp.mpf(a) for a in row] for row in pairs.tolist())
-    r, counts = mp.mpf(float(ridge)), counts.tolist()
+def exact_solution(y, b, ridge, counts=None, mp=_product_digits):
+    """Of ``(diag(y) - y y^T / sum(y) + ridge I) v = b``, of one row, or the least without a ridge.
+
+    ``counts`` says how many entries of the row each given one stands for.
+    """
+    y, b = ([mp.mpf(a) for a in np.asarray(row, np.float64).tolist()] for row in (y, b))
+    r, counts = mp.mpf(float(ridge)), [1] * len(y) if counts is None else list(counts)
 
     def total(terms):
         return mp.fsum(k * a for k, a in zip(counts, terms, strict=True))
@@ -308,14 +309,13 @@ def exact_solution(y, b, ridge, mp=_product_digits):
     terms = total((min(1, a / r) if r else 1) * abs(v) / e for a, v, e in zip(y, b, d, strict=True)) / shares
     dominant = total(abs(v) * (a > r) for a, v in zip(y, b, strict=True))
     per_bit, per_term = (dominant / (r * shares), 1 + 1 / r) if r else (0, 1)
-    per_term *= at.size / shares
+    per_term *= sum(counts) / shares
     columns = list(zip(y, b, d, strict=True))
     exact = Exact.of([(v + c * a) / e for a, v, e in columns])
     size = [(abs(v) + a * (abs(c) + terms)) / e for a, v, e in columns]
     reach = [per_bit * a / e for a, _, e in columns]
     last = [1 + (1 + a * per_term) / e for a, _, e in columns]
-    units = (np.array([float(u) for u in unit]) for unit in (size, reach, last))
-    return Solution(Exact(*(part[at.ravel()] for part in exact)), *(unit[at.ravel()] for unit in units))
+    return Solution(exact, *(np.array([float(u) for u in unit]) for unit in (size, reach, last)))
 
 
 # ---- the sources' measure ----------------------------------------------------------------------
