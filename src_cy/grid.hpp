@@ -143,9 +143,9 @@ INLINE ptrdiff_t chunk_end(const Grid &g, ptrdiff_t j) { return g.lines - j > CH
 /* How many states a pass has over a grid of a kind. */
 template <class R, Kind kind> INLINE int states(const Grid &g) { return kind == WIDE ? vectors<R>(g) : width<kind>; }
 
-/* The same with a Sum, or several as one, for each state: body(tile, part) adds to those of `part`. `sums` gets the whole, which is the part
- * where there are no more lines than CHUNK; after each chunk `flush` is run. A part is in registers where there are few;
- * GCC spills more where one sum is an element of an array: 0.88 -> 1.02 ms for (1000, 1000) float32 at AVX2. */
+/* The same with a Sum, or several as one, for each state: body(tile, part) adds to those of `part`. `sums` gets the whole,
+ * which is the part where there are no more lines than CHUNK; after each chunk `flush` is run. A part is in registers where
+ * there are few; GCC spills more where one sum is an element of an array: 0.88 -> 1.02 ms for (1000, 1000) float32 at AVX2. */
 template <class R, Kind kind, int most, class S, class Body, class Flush>
 INLINE void sum_tiles(const Grid &g, R start, S *sums, Body body, Flush flush) {
     S one, few[TILE], many[MOST_VECTORS], *part;

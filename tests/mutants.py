@@ -44,6 +44,8 @@ SUITES = {
     "fastsoftmax/registry.py": Suite("cython,numpy,python", _REGISTRY),
     "fastsoftmax/_arrays.py": Suite(_LONG_WAY, (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
     "fastsoftmax/_options.py": Suite(_LONG_WAY, _API),
+    "fastsoftmax/_solvable.py": Suite("cython", _files("solve")),
+    "fastsoftmax/_operators.py": Suite("cython", _files("solve", "jacobian_layouts")),
     "fastsoftmax/_asarray.py": Suite("cython", _files("array_likes")),
     "fastsoftmax/accumulator.py": Suite("cython", _files("accumulator")),
     "fastsoftmax/dask.py": Suite("cython", (*_files("dask_module"), "-k", "not other_processes")),
@@ -245,6 +247,23 @@ MUTANTS = [
         ("and value in (0, 1):", "and True:"),
         ("not isinstance(value, str) or value not in known", "value not in known"),
         ("0.0 <= smoothing <= 1.0", "0.0 <= smoothing < 1.0"),
+    ),
+    *_of(
+        "fastsoftmax/_solvable.py",
+        ("ULPS = 16", "ULPS = 64"),
+        ("totals[...] = _sums(wide)", "pass"),
+        ("lost = lost + (", "lost = lost - ("),
+        ("if (y == 0).any():", "if (y < 0).any():"),
+        (
+            "wrong &= np.isfinite(y).all(axis=1) & np.isfinite(wide).all(axis=1)",
+            "wrong &= np.isfinite(wide).all(axis=1)",
+        ),
+        ("_ulp_of(dtype), totals", "_ulp_of(y.dtype), totals"),
+    ),
+    *_of(
+        "fastsoftmax/_operators.py",
+        ("self._solve(y, columns, 1, ridge=ridge)", "self._solve(y, columns, 1)"),
+        ("b.ndim not in (1, 2) or len(b)", "b.ndim not in (1, 2, 3) or len(b)"),
     ),
     *_of(
         "fastsoftmax/_asarray.py",

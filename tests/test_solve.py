@@ -1,5 +1,6 @@
 """Promise: `softmax_solve` is within its bound of the exact solution, and refuses a `b` that has none."""
 
+import math
 import pickle
 from fractions import Fraction
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
+from fastsoftmax._solvable import _sums
 from tests import checks, inputs, oracle
 
 RIDGES = (1e-30, 1e-12, 1e-7, 1e-3, 0.25, 3.0, 1e6)
@@ -61,12 +63,23 @@ def _structured(n, dtype):
     return rows, np.array([thirds, spike, cancelling, np.full(n, 0.1)]).astype(dtype)
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
 @pytest.mark.parametrize("ridge", [1e-25, 1e-12, 1e-6, 0.1, 30.0])
-def test_bound_of_long_rows(ridge, backend, dtype):
+def test_bound_of_long_rows(ridge, axis, backend, dtype):
     n = 2_000 if checks.is_slow(backend) else 200_001
     rows, vectors = _structured(n, dtype)
     for b in vectors:
-        checks.check_solutions(rows, np.broadcast_to(b, rows.shape), ridge, backend)
+        checks.check_solutions(rows, np.broadcast_to(b, rows.shape), ridge, backend, axis)
+
+
+def test_bound_of_a_million_entries(backend, dtype):
+    """Sums are made of parts by then."""
+    if checks.is_slow(backend):
+        pytest.skip("naive loops take seconds")
+    rows, vectors = _structured(1_200_007, dtype)
+    for ridge in (1e-12, 0.1):
+        checks.check_solutions(rows[:1], vectors[:1], ridge, backend)
+        checks.check_solutions(rows[1:2], vectors[2:3], ridge, backend)
 
 
 def test_bound_at_entries_as_large_as_the_ridge(backend, dtype):
@@ -149,6 +162,7 @@ def test_special_rows(at, bad, ridge, backend, dtype):
     expected = fs.softmax_solve(y, b, ridge=ridge, backend=backend)
     assert np.isfinite(expected).all()
     y[1, at] = b[4, at] = bad
+    b[1, 1] += 1
     expected[[1, 4]] = NAN
     checks.assert_same_bits(fs.softmax_solve(y, b, ridge=ridge, backend=backend), expected)
     turned = fs.softmax_solve(*map(np.ascontiguousarray, (y.T, b.T)), 0, ridge=ridge, backend=backend)
@@ -222,6 +236,22 @@ def test_sums_that_rounding_hides(backend):
     _refused("b sums to 7.09", y, b, backend=backend)
     b[2:] = 2.0**-60
     assert np.isfinite(fs.softmax_solve(y, b, backend=backend)).all()
+
+
+def test_sums_of_long_rows(backend):
+    """The roundings of the sum are no reason to refuse: one by one, 4000 of 0.1 are off by 10^-11."""
+    b = np.full((4001, 16), 0.1)
+    b[-1] = -math.fsum(b[:-1, 0])
+    y = np.full(b.shape, 1 / len(b))
+    assert np.isfinite(fs.softmax_solve(y, b, 0, backend=backend)).all()
+
+
+def test_sums_to_twice_the_digits():
+    a = inputs.rng().normal(size=(3, 1001, 2)) * 2.0 ** inputs.rng(1).integers(-40, 40, size=(3, 1001, 2))
+    a[:, 500:1000] = -a[:, inputs.rng(2).permutation(500)]
+    for rows, sums in zip(a, _sums(a), strict=True):
+        for i in range(2):
+            assert abs(sums[i] - math.fsum(rows[:, i])) <= 2.0**-100 * np.abs(rows[:, i]).sum()
 
 
 def test_gradients_of_the_library_sum_to_zero(backend, dtype):
