@@ -18,12 +18,14 @@ from tests import inputs
 SHAPES = ((1, 10), (32, 10), (1000, 5), (100_000, 10), (1000, 100), (1000, 1000), (64, 50257))
 JACOBIAN_SHAPES = ((1, 10), (1000, 5), (1000, 64), (100, 1000))
 DIAGONAL_SHAPES = ((100_000, 10), (1000, 1000))
+SOLVE_SHAPES = ((1000, 10), (100, 100), (10, 1000))
 DTYPES = ("float64", "float32")
 HALVES = ("float16", "bfloat16")
 
 # Arrays read and written, in units of the first argument: what a kernel must move at least.
-STREAMS = {"logsumexp": 1, "cross_entropy": 1, "softmax_vjp": 3, "log_softmax_vjp": 3, "log_softmax_jvp": 3}
-STREAMS |= {"segment_logsumexp": 1, "segment_softmax_vjp": 3}
+STREAMS = {"logsumexp": 1, "cross_entropy": 1, "segment_logsumexp": 1} | dict.fromkeys(
+    ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp", "softmax_solve", "segment_softmax_vjp"), 3
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ CASES = (
     *(Case(op, shape, dtype) for op in ROW_OPS for shape in SHAPES for dtype in DTYPES),
     *(Case("softmax_jacobian", shape, dtype) for shape in JACOBIAN_SHAPES for dtype in DTYPES),
     *(Case("log_softmax_jacobian", (1000, n), dtype) for n in (5, 64) for dtype in DTYPES),
+    *(Case("softmax_solve", shape, dtype, path="ridge=") for shape in SOLVE_SHAPES for dtype in DTYPES),
     Case("softmax_jacobian", (1000, 5), "float64", layout="dense"),
     *(Case("softmax_jacobian", s, dtype, layout="diagonal") for s in DIAGONAL_SHAPES for dtype in DTYPES),
     *(Case(op, (100_000,), dtype) for op in SEGMENTS for dtype in DTYPES),
@@ -125,6 +128,8 @@ def _plain_arguments(case):
     if case.op in JACOBIANS:
         return ((y if case.op == "softmax_jacobian" else logy).astype(case.dtype),)
     vector = inputs.rng(2).normal(size=case.shape).astype(case.dtype)
+    if case.op == "softmax_solve":
+        return y.astype(case.dtype), _softmax_vjp(case, y, vector).astype(case.dtype)
     return (y if case.op == "softmax_vjp" else logy).astype(case.dtype), vector
 
 
@@ -196,6 +201,15 @@ def _log_softmax_jvp(case, logy, t):
     return t - (np.exp(logy) * t).sum(case.axis, keepdims=True)
 
 
+def _softmax_solve(case, y, b, ridge=0.0):
+    if ridge == 0:
+        v = b / y
+        return v - v.mean(case.axis, keepdims=True)
+    w = y / (y + ridge)
+    c = (w * b).sum(case.axis, keepdims=True) / (ridge * w.sum(case.axis, keepdims=True))
+    return (b + c * y) / (y + ridge)
+
+
 def _softmax_jacobian(case, y):
     if case.layout == "diagonal":
         return y * (1 - y)
@@ -260,7 +274,7 @@ def _segment_softmax_vjp(case, y, g, ptr):
     return y * (g - np.repeat(np.add.reduceat(y * g, ptr[:-1]), np.diff(ptr)))
 
 
-_FORMULAS = {op: globals()[f"_{op}"] for op in (*ROW_OPS, *JACOBIANS, *SEGMENTS)}
+_FORMULAS = {op: globals()[f"_{op}"] for op in (*ROW_OPS, "softmax_solve", *JACOBIANS, *SEGMENTS)}
 
 # The peers' textbook formulas lose 900 ULP; a wrong row is off by far more.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}

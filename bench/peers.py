@@ -132,7 +132,7 @@ def missing(name):
 def floors():
     """What memory allows: a copy, an addition, a fill."""
     copies = ("softmax", "log_softmax", "cross_entropy_with_grad", "softmax_jacobian diagonal", *SEGMENTS[:2])
-    products = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp", "segment_softmax_vjp")
+    products = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp", "softmax_solve", "segment_softmax_vjp")
     ops = {
         **{op: _into_warm(lambda x, *_, out: np.copyto(out, x)) for op in copies},
         **{op: _into_warm(lambda y, g, *_, out: np.add(y, g, out=out)) for op in products},
@@ -194,6 +194,11 @@ def _numpy():
         jacobians = -y[:, :, None] * y[:, None, :]
         np.einsum("pii->pi", jacobians)[...] += y
         return jacobians
+
+    def softmax_solve(y, b, axis, out, ridge):
+        matrices = softmax_jacobian(y, axis, None)
+        np.einsum("pii->pi", matrices)[...] += y.dtype.type(ridge)
+        return np.linalg.solve(matrices, b[:, :, None])[:, :, 0]
 
     def log_softmax_jacobian(logy, axis, out):
         return np.eye(logy.shape[1], dtype=logy.dtype) - np.exp(logy)[:, None, :]
@@ -333,6 +338,10 @@ def _torch():
     def softmax_jacobian(y, axis, out):
         return torch.diag_embed(y) - y[:, :, None] * y[:, None, :]
 
+    def softmax_solve(y, b, axis, out, ridge):
+        matrices = softmax_jacobian(y, axis, None) + ridge * torch.eye(y.shape[1], dtype=y.dtype)
+        return torch.linalg.solve(matrices, b)
+
     def log_softmax_jacobian(logy, axis, out):
         return torch.eye(logy.shape[1], dtype=logy.dtype) - logy.exp()[:, None, :]
 
@@ -414,6 +423,10 @@ def _jax():
 
     def softmax_jacobian(y, axis):
         return y[:, :, None] * (jnp.eye(y.shape[-1], dtype=y.dtype) - y[:, None, :])
+
+    def softmax_solve(y, b, axis, ridge):
+        matrices = softmax_jacobian(y, axis) + ridge * jnp.eye(y.shape[-1], dtype=y.dtype)
+        return jnp.linalg.solve(matrices, b[:, :, None])[:, :, 0]
 
     def log_softmax_jacobian(logy, axis):
         return jnp.eye(logy.shape[-1], dtype=logy.dtype) - jnp.exp(logy)[:, None, :]

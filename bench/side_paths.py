@@ -39,6 +39,7 @@ PATHS = {
     "rows apart": SidePath(lambda x: (_rows_apart(x),), is_strided=True),
     "g apart": SidePath(lambda y, g: (y, _rows_apart(g)), is_strided=True),
     "Fortran order": SidePath(lambda x: (np.asfortranarray(x),), is_strided=True),
+    "ridge=": SidePath(said=lambda *_: {"ridge": 0.1}),
     "a list": SidePath(lambda x: (x.tolist(),)),
     "int32 labels": SidePath(lambda x, labels: (x, labels.astype(np.int32))),
     "probabilities": SidePath(lambda x, labels: (x, _probabilities(x))),

@@ -19,6 +19,7 @@ from fastsoftmax.api import (
     softmax,
     softmax_jacobian,
     softmax_jvp,
+    softmax_solve,
     softmax_vjp,
 )
 from fastsoftmax.registry import (
@@ -61,6 +62,7 @@ __all__ = [
     "softmax",
     "softmax_jacobian",
     "softmax_jvp",
+    "softmax_solve",
     "softmax_vjp",
     "threads",
     "use_backend",

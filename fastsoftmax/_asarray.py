@@ -5,7 +5,7 @@ from reprlib import repr as short
 import numpy as np
 
 # What a masked entry becomes so that it takes no part, by the name of the argument.
-_FILLED = {"y": "0", "g": "0", "t": "0", "weight": "1", "where": "False"}
+_FILLED = {"y": "0", "b": "0", "g": "0", "t": "0", "weight": "1", "where": "False"}
 
 _DERIVATIVE = "its derivative, such as fastsoftmax.softmax_vjp"
 # What follows a computation through its own operations, by package and part of the type's name, and the way

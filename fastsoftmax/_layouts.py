@@ -3,7 +3,6 @@
 import math
 import mmap
 import os
-from functools import partial
 
 import numpy as np
 
@@ -82,17 +81,14 @@ def sparse(jacobians, rows):
     return sparse.bsr_array((blocks, np.arange(m), np.arange(m + 1)), shape=(m * n, m * n))
 
 
-def operator(jvp, vjp, rows, y):
-    """The Jacobian as products alone."""
-    linalg = _scipy("scipy.sparse.linalg", "operator")
+def operator(rows, y, *functions):
+    """The Jacobian by functions of the output alone: JVP and VJP, and of softmax the solution."""
+    _scipy("scipy.sparse.linalg", "operator")
+    from fastsoftmax._operators import Jacobian, SoftmaxJacobian
+
     m, n, _ = rows.canonical
-    y_rows = rows.view(y).reshape(m, n)
-    times, times_transposed = (partial(_product, op, y_rows) for op in (jvp, vjp))  # closures are not pickled
-    return linalg.LinearOperator((m * n, m * n), matvec=times, rmatvec=times_transposed, dtype=y.dtype)
-
-
-def _product(op, y, v):
-    return op(y, v.reshape(y.shape)).ravel()
+    kind = Jacobian if len(functions) == 2 else SoftmaxJacobian
+    return kind(rows.view(y).reshape(m, n), *functions)
 
 
 def _scipy(module, layout):

@@ -19,6 +19,7 @@ from numba.extending import intrinsic, overload, register_jitable
 # Not the package itself: Numba keeps what stands here, which at the interpreter's end would keep that.
 from fastsoftmax import _front, _isa, api, registry
 from fastsoftmax._options import REDUCTIONS
+from fastsoftmax._solvable import ULPS
 from fastsoftmax.registry import JACOBIANS, OPS, SEGMENTS  # in the order of the numbers in src_cy/call.h
 
 LOSSES = "cross_entropy", "soft_cross_entropy"
@@ -26,6 +27,7 @@ LOSSES = "cross_entropy", "soft_cross_entropy"
 # What has another meaning gets another number, since machine code of before may be on disk. A number that was
 # released stays bound to what it meant: LLVM ends the process where a symbol has no address.
 RUN, RUN_SEGMENTS, SUM = "fastsoftmax_run_3", "fastsoftmax_run_segments_1", "fastsoftmax_sum_1"
+SOLVE = OPS.index("softmax_solve")
 
 
 # ---- symbols -----------------------------------------------------------------------------------
@@ -45,6 +47,8 @@ def _run(op, single, a, b, out, results, labels, weight, samples, _, outer, n, i
             _array(results, dtype, outer, inner)[...] = 0 if OPS[op] in LOSSES else -np.inf
         return
     args = [_array(p, dtype, outer, n, inner) for p in (a, b) if p]
+    if op == SOLVE:
+        args.append(scale)
     if labels:
         args.append(_array(labels, np.intp, outer, inner))
     if is_loss := OPS[op] in LOSSES:
@@ -333,6 +337,65 @@ for _op in ("softmax", "log_softmax"):
 for _op in ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp"):
     _product(_op, _op)
 _product("softmax_jvp", "softmax_vjp")
+
+
+@register_jitable
+def _check_ridge(ridge, dtype):
+    """As a number, of what is computed with."""
+    rounded = float(dtype.type(ridge))
+    if not 0 <= rounded < np.inf:
+        raise ValueError("ridge must be 0 or more, and finite")
+    return rounded
+
+
+@register_jitable
+def _check_solvable(y, b, outer, n, inner):
+    """As `fastsoftmax._solvable` has it, row by row."""
+    one = np.ones(1, b.dtype)
+    eps, smallest = np.float64(np.spacing(one)[0]), np.float64(np.spacing(one - one)[0])
+    y_rows, b_rows = y.reshape((outer, n, inner)), b.reshape((outer, n, inner))
+    for o in range(outer):
+        for i in range(inner):
+            total = lost = size = others = 0.0
+            is_stray = False
+            for j in range(n):
+                u, v = y_rows[o, j, i], np.float64(b_rows[o, j, i])
+                s = total + v
+                part = s - total
+                lost += (total - (s - part)) + (v - part)
+                total = s
+                size += abs(v)
+                others += (u - u) + (v - v)
+                is_stray |= u == 0 and v != 0
+            if others == 0 and is_stray:
+                raise ValueError("b is not 0 at an entry where y is 0, and ridge=0: it must be 0 there")
+            if others == 0 and abs(total + lost) > ULPS * (eps * size + n * smallest):
+                raise ValueError("a row of b does not sum to 0, and ridge=0: it must, to 16 ULP an entry")
+
+
+@overload(api.softmax_solve)
+def _solve(y, b, axis=-1, ridge=0.0, out=None, backend=None, num_threads=None):
+    _check(axis, y=y, b=b)
+    _check_out(out, y.dtype, y.ndim)
+    _refuse(backend=backend, num_threads=num_threads)
+    if not isinstance(ridge, (float, types.Float, types.Integer, types.Omitted)):
+        raise _error(f"takes a number of 0 or more: ridge is {ridge}")
+
+    def run(y, b, axis=-1, ridge=0.0, out=None, backend=None, num_threads=None):
+        a, c = np.ascontiguousarray(y), np.ascontiguousarray(b)
+        if a.shape != c.shape:
+            raise ValueError("the arrays must have the same shape")
+        _check_apart(a, out)
+        _check_apart(c, out)
+        result = _writable(out, a.shape, a.dtype)
+        outer, n, inner, _ = _canonical(a.shape, axis)
+        added = _check_ridge(ridge, a.dtype)
+        if added == 0:
+            _check_solvable(a, c, outer, n, inner)
+        _call(SOLVE, a, c, result, None, None, None, None, None, outer, n, inner, 0.0, added)
+        return result
+
+    return run
 
 
 @overload(api.logsumexp, prefer_literal=True)

@@ -28,6 +28,15 @@ def as_real(value, name, expected="a number"):
     return float(number)
 
 
+def as_ridge(value, dtype):
+    """What is added to a diagonal, 0 or more, rounded to the dtype that is computed in."""
+    with np.errstate(all="ignore"):
+        ridge = float(dtype.type(as_real(value, "ridge", "a number of 0 or more")))
+    if not 0 <= ridge < np.inf:
+        raise ValueError(f"ridge must be 0 or more, and finite as {dtype}; got {value!r}")
+    return ridge
+
+
 def as_bool(value, name):
     """True or False, as NumPy's bool or as 1 and 0 if need be."""
     if isinstance(value, (int, np.integer, np.bool_)) and value in (0, 1):

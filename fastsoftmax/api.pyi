@@ -28,6 +28,9 @@ _Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | None
 _OneValue: TypeAlias = Literal["mean", "sum"]
 _Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
+class _SoftmaxJacobian(LinearOperator[_Float]):
+    def solve(self, b: ArrayLike, ridge: float = 0.0) -> _SomeFloats: ...
+
 @overload
 def softmax(
     x: _Floats[_Shape, _Float],
@@ -323,6 +326,42 @@ def log_softmax_jvp(
     num_threads: SupportsIndex | None = None,
 ) -> _SomeFloats: ...
 @overload
+def softmax_solve(
+    y: _Floats[_Shape, _Float],
+    b: _Floats[_Shape, _Float],
+    /,
+    axis: _Axis = -1,
+    *,
+    ridge: float = 0.0,
+    out: NDArray[_Float] | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Floats[_Shape, _Float]: ...
+@overload
+def softmax_solve(
+    y: _MaybeOnDevice,
+    b: Any,
+    /,
+    axis: _Axis = -1,
+    *,
+    ridge: float = 0.0,
+    out: Any = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def softmax_solve(
+    y: ArrayLike,
+    b: ArrayLike,
+    /,
+    axis: _Axis = -1,
+    *,
+    ridge: float = 0.0,
+    out: _SomeFloats | None = None,
+    backend: str | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _SomeFloats: ...
+@overload
 def softmax_jacobian(
     y: NDArray[_Float],
     /,
@@ -354,7 +393,7 @@ def softmax_jacobian(
     out: None = None,
     backend: str | None = None,
     num_threads: SupportsIndex | None = None,
-) -> LinearOperator[_Float]: ...
+) -> _SoftmaxJacobian[_Float]: ...
 @overload
 def softmax_jacobian(
     y: _MaybeOnDevice,
@@ -398,7 +437,7 @@ def softmax_jacobian(
     out: None = None,
     backend: str | None = None,
     num_threads: SupportsIndex | None = None,
-) -> LinearOperator[np.floating[Any]]: ...
+) -> _SoftmaxJacobian[np.floating[Any]]: ...
 @overload
 def log_softmax_jacobian(
     logy: NDArray[_Float],

@@ -27,6 +27,7 @@ __all__ = (
     "segment_softmax_vjp",
     "softmax",
     "softmax_jvp",
+    "softmax_solve",
     "softmax_vjp",
 )
 
@@ -139,6 +140,41 @@ def softmax_vjp(y, g, /, axis=-1):
 
 softmax_jvp = softmax_vjp
 """The Jacobian of softmax is symmetric."""
+
+
+@_primitive
+def softmax_solve(y, b, /, axis=-1, *, ridge):
+    """`fastsoftmax.softmax_solve` with a ridge, differentiable in both arrays.
+
+    Parameters
+    ----------
+    y, b, axis
+        As for `fastsoftmax.softmax_solve`.
+    ridge : float
+        Above 0: without one, a change of ``b`` has a solution in some directions only.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``y``.
+
+    Raises
+    ------
+    ValueError
+        ``ridge`` is 0, and as for `fastsoftmax.softmax_solve`.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from autograd import grad
+    >>> from fastsoftmax.autograd import softmax_solve
+    >>> y, b = np.array([0.5, 0.5]), np.array([1.0, 0.0])
+    >>> grad(lambda b: softmax_solve(y, b, ridge=0.5)[0])(b)
+    array([1.5, 0.5])
+    """
+    if ridge == 0:
+        raise ValueError("softmax_solve has derivatives with a ridge only; got ridge=0: pass ridge > 0")
+    return fs.softmax_solve(y, b, axis, ridge=ridge)
 
 
 @_primitive
@@ -356,6 +392,14 @@ def _dot(a, b, axis):
     return _total(a * b, axis)
 
 
+def _centred(a, y, axis):
+    return a - _dot(a, y, axis) / _total(y, axis)
+
+
+def _without_its_sum(a, y, axis):
+    return a - y * (_total(a, axis) / _total(y, axis))
+
+
 def _along(g, x, axis):
     """One value a row, or one in all, as an array that broadcasts to ``x``."""
     return g if np.ndim(g) in (0, np.ndim(x)) else anp.reshape(g, _kept(np.shape(x), axis))
@@ -393,6 +437,23 @@ defjvp(
     softmax_vjp,
     lambda h, _, y, g, axis=-1: h * (g - _dot(g, y, axis)) - y * _dot(g, h, axis),
     lambda h, _, y, g, axis=-1: softmax_vjp(y, h, axis),
+)
+
+# v = M^-1 b with M = diag(y) - y y^T / sum y + ridge is linear in b, with a symmetric matrix. In y it is
+# -M^-1 dM v, where dM v along h is h w - y (sum h w) / sum y, and w is v without its mean, which y weighs.
+defvjp(
+    softmax_solve,
+    lambda v, y, b, axis=-1, *, ridge: (
+        lambda h: -_centred(softmax_solve(y, h, axis, ridge=ridge), y, axis) * _centred(v, y, axis)
+    ),
+    lambda _, y, b, axis=-1, *, ridge: lambda h: softmax_solve(y, h, axis, ridge=ridge),
+)
+defjvp(
+    softmax_solve,
+    lambda h, v, y, b, axis=-1, *, ridge: (
+        -softmax_solve(y, _without_its_sum(h * _centred(v, y, axis), y, axis), axis, ridge=ridge)
+    ),
+    lambda h, _, y, b, axis=-1, *, ridge: softmax_solve(y, h, axis, ridge=ridge),
 )
 
 # V(l, g) = g - e^l sum g and T(l, t) = t - sum e^l t are each other's transposes in their second arguments.

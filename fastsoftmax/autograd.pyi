@@ -18,6 +18,7 @@ __all__ = (
     "segment_softmax_vjp",
     "softmax",
     "softmax_jvp",
+    "softmax_solve",
     "softmax_vjp",
 )
 
@@ -47,6 +48,12 @@ def softmax_jvp(
 ) -> _Floats[_Shape, _Float]: ...
 @overload
 def softmax_jvp(y: ArrayLike, t: ArrayLike, /, axis: _Axis = -1) -> _SomeFloats: ...
+@overload
+def softmax_solve(
+    y: _Floats[_Shape, _Float], b: _Floats[_Shape, _Float], /, axis: _Axis = -1, *, ridge: float
+) -> _Floats[_Shape, _Float]: ...
+@overload
+def softmax_solve(y: ArrayLike, b: ArrayLike, /, axis: _Axis = -1, *, ridge: float) -> _SomeFloats: ...
 @overload
 def log_softmax_vjp(
     logy: _Floats[_Shape, _Float], g: _Floats[_Shape, _Float], /, axis: _Axis = -1

@@ -65,6 +65,7 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JACOBIAN
         LOG_SOFTMAX_JACOBIAN_DIAGONAL
         SOFT_CROSS_ENTROPY
+        SOFTMAX_SOLVE
     bint is_square(op_t)
     const int TILE
 
@@ -93,6 +94,7 @@ cdef extern from "call.h" nogil:
         Layout s, sb, so
         Py_ssize_t results_stride, labels_stride, samples_stride
         Target target
+        double ridge
         const int* given_up
         bint single
         const Conversion* conversion
@@ -350,13 +352,15 @@ cdef void set_call(Call* c, Conversion* v, op_t op, cnp.ndarray a, cnp.ndarray b
         c.conversion, v.along_inner = v, c.s.outer == 1 and c.s.inner > 1
 
 
-cdef void run_canonical(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, int times, int threads) except *:
+cdef void run_canonical(op_t op, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, int times, int threads,
+                        double ridge=0) except *:
     """A call on canonical arrays."""
     cdef Call c
     cdef Conversion v
     cdef Along along
     set_along(&along, 1, 3)
     set_call(&c, &v, op, a, b, None, out, &along, times)
+    c.ridge = ridge
     if times == 0:
         c.results_stride = out.strides[0] // out.itemsize
     run(&c, threads)
@@ -469,6 +473,11 @@ def segment_logsumexp(cnp.ndarray x not None, cnp.ndarray ptr not None, cnp.ndar
 def segment_softmax_vjp(cnp.ndarray y not None, cnp.ndarray g not None, cnp.ndarray ptr not None,
                         cnp.ndarray out not None, *, int num_threads=1):
     run_ragged(SOFTMAX_VJP, y, g, ptr, out, 1, num_threads)
+
+
+def softmax_solve(cnp.ndarray y not None, cnp.ndarray b not None, double ridge, cnp.ndarray out not None, *,
+                  int num_threads=1):
+    run_canonical(SOFTMAX_SOLVE, y, b, out, 1, num_threads, ridge)
 
 
 cdef class FloatingPointMode:

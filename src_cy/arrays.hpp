@@ -28,7 +28,7 @@ INLINE void through_panels(const Call *c, const Arrays<R> &x, ptrdiff_t i, const
     rows_to_panel(x.a + i * x.a_stride, x.a_stride, n, count, p, g.lanes);
     if (x.b) rows_to_panel(x.b + i * x.b_stride, x.b_stride, n, count, q, g.lanes);
     run(Rows<R>{g, {p, g.lanes}, {q, g.lanes}, {out ? p : nullptr, g.lanes}, moved(x.results, i), moved(c->labels, i),
-                moved(x.samples, i), count, &c->target, {x.a + (i + count) * x.a_stride, out}});
+                moved(x.samples, i), count, c, {x.a + (i + count) * x.a_stride, out}});
     if (out) panel_to_rows(p, g.lanes, n, count, out);
 }
 } // namespace

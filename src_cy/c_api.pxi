@@ -8,7 +8,8 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
                     Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner, double smoothing, double scale) noexcept nogil:
     """Any op, on canonical arrays; those it has none of are NULL.
 
-    ``everywhere`` is what smoothing adds to the weight of each class, and is not read where there is none.
+    ``everywhere`` is what smoothing adds to the weight of each class, and is not read where there is none. ``scale`` is
+    the factor of a gradient, or the ridge of a solution.
     """
     cdef Call c
     cdef Py_ssize_t i
@@ -30,6 +31,7 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     c.target.weight, c.target.everywhere = weight, everywhere if smoothing else NULL
     c.target.total = sum_for_c(single, everywhere, n) if smoothing else 0
     c.target.at_label, c.target.scale = 1 - smoothing, scale
+    c.ridge = scale
     kernels.run(&c)
 
 

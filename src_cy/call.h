@@ -15,7 +15,8 @@ enum op {
     SOFTMAX_JACOBIAN_DIAGONAL = CROSS_ENTROPY + 2, /* as in OPS of registry.py: cross_entropy_with_grad is between */
     LOG_SOFTMAX_JACOBIAN,
     LOG_SOFTMAX_JACOBIAN_DIAGONAL,
-    SOFT_CROSS_ENTROPY, /* and soft_cross_entropy_with_grad after it */
+    SOFT_CROSS_ENTROPY,
+    SOFTMAX_SOLVE = SOFT_CROSS_ENTROPY + 6, /* soft_cross_entropy_with_grad and ragged rows are between */
 };
 
 /* Whether a row of n entries has a result of n * n. */
@@ -53,6 +54,7 @@ typedef struct {
     Layout s, sb, so;
     ptrdiff_t results_stride, labels_stride, samples_stride;
     Target target;
+    double ridge; /* what softmax_solve adds to a diagonal */
     const int *given_up; /* whether to stop within long rows; NULL if there are none */
     int single;
     const Conversion *conversion; /* NULL if kernels read the arrays as they are */

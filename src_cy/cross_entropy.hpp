@@ -50,7 +50,7 @@ template <bool known, class R> struct AtLabel {
     V at, everywhere, x, sample;
 
     ALWAYS inline void look_up(const Rows<R> &r, int w) {
-        const Target *t = r.target;
+        const Target *t = &r.call->target;
         const ptrdiff_t *labels = r.labels + w * LANES<R>, count = r.count - w * LANES<R>, lines = r.g.lines;
         const auto weight = [&](ptrdiff_t label) ALWAYS { return at_label_of<R>(t, label); };
         const auto smoothing = [&](ptrdiff_t label) ALWAYS { return everywhere_of<R>(t)[label]; };
@@ -114,7 +114,7 @@ template <bool known, class R> struct AtLabel {
 template <bool known, class R>
 INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
     using V = vec<R>;
-    const R total = (R)r.target->total;
+    const R total = (R)r.call->target.total;
     V dx_label[MOST_VECTORS], scale[MOST_VECTORS], none[MOST_VECTORS];
     Ratio<V> q[MOST_VECTORS];
     mask_of<V> ignored[MOST_VECTORS];
@@ -123,15 +123,15 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const v
         V y_label = times(a[w].from({r.out.at + w * LANES<R>, r.out.stride}, r.g.lines), per_exp);
         V one_minus = share(s[w].rest, s[w].inverse);
         one_minus = select(equal(a[w].x, most[w]), one_minus, 1 - y_label);
-        scale[w] = (R)r.target->scale * a[w].sample;
+        scale[w] = (R)r.call->target.scale * a[w].sample;
         dx_label[w] = scale[w] * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
         dx_label[w] = select(a[w].ignored, splat<V>(0), dx_label[w]);
         q[w] = multiple(scale[w] * (a[w].at + total), per_exp);
         ignored[w] = a[w].ignored;
         none[w] = splat<V>(NAN);
     }
-    if (r.target->everywhere)
-        on<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(r.target, {}), q, scale, none, none});
+    if (r.call->target.everywhere)
+        on<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(&r.call->target, {}), q, scale, none, none});
     else
         on<known>(r.g, Times<R>{r.out, r.out, q});
     clear(r, ignored);
@@ -164,7 +164,7 @@ template <> struct Op<CROSS_ENTROPY> {
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
         using V = vec<R>;
-        const Target *t = r.target;
+        const Target *t = &r.call->target;
         V most[MOST_VECTORS], zero = splat<V>(0);
         Sum<R> gaps[MOST_VECTORS];
         AtLabel<known, R> a[MOST_VECTORS];

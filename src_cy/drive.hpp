@@ -72,7 +72,7 @@ template <class R> void run_across(const Call *c, const Arrays<R> &x) {
         const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
         op_grid(c->op, Rows<R>{{n, count, 0, kind}, lines_of(x.a, c->s, panels), lines_of(x.b, c->sb, panels + size),
                                {out ? panels : nullptr, lanes}, moved(x.results, i), moved(c->labels, i), moved(x.samples, i),
-                               count, &c->target, {}});
+                               count, c, {}});
         if (out) panel_to_rows(panels, lanes, n, count, out);
     }
 }
@@ -97,7 +97,7 @@ template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
                                           {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
                                           moved(x.results, o * c->results_stride + i),
                                           moved(c->labels, o * c->labels_stride + i),
-                                          moved(x.samples, o * c->samples_stride + i), count, &c->target, {}});
+                                          moved(x.samples, o * c->samples_stride + i), count, c, {}});
         }
 }
 

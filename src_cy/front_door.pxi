@@ -34,6 +34,7 @@ cdef dict OPS = {  # the number of arrays each takes, and how many times its arr
     "softmax_jvp": (SOFTMAX_VJP, 2, 1),
     "log_softmax_vjp": (LOG_SOFTMAX_VJP, 2, 1),
     "log_softmax_jvp": (LOG_SOFTMAX_JVP, 2, 1),
+    "softmax_solve": (SOFTMAX_SOLVE, 2, 1),
     "softmax_jacobian": (SOFTMAX_JACOBIAN, 1, 2),
     "log_softmax_jacobian": (LOG_SOFTMAX_JACOBIAN, 1, 2),
     "cross_entropy": (CROSS_ENTROPY, 2, 0),
@@ -79,6 +80,13 @@ cdef bint can_fill(object out, cnp.ndarray a, int number, cnp.ndarray b, object 
     return is_beside(beside, out) and is_beside(besides, out)
 
 
+cdef bint is_ridge(double ridge, cnp.ndarray y) noexcept:
+    """Whether it is positive and finite in what is computed with: without one ``b`` is to be looked at."""
+    if is_single(type_of(y)):
+        ridge = <float>ridge
+    return 0 < ridge < INFINITY
+
+
 cdef bint is_beside(object read, cnp.ndarray out) noexcept:
     return read is None or (type(read) is cnp.ndarray and are_apart(read, out))
 
@@ -88,7 +96,7 @@ cdef bint is_beside(object read, cnp.ndarray out) noexcept:
 cdef class Options:
     """What is said beside the arrays, as the short way takes it; a ``reduction`` of None is the mean."""
     cdef object axis, out, where, backend, num_threads, weight, sample_weight, ignore_index, reduction
-    cdef double smoothing
+    cdef double smoothing, ridge
     cdef bint keepdims
 
 
@@ -142,6 +150,8 @@ cdef class FrontDoor:
             if not is_like(args[1], a):
                 return None
             b = args[1]
+        if self.op == SOFTMAX_SOLVE and not is_ridge(said.ridge, a):
+            return None
         return self.array(a, b, &along, said) if is_here else self.array_elsewhere(a, b, &along, said)
 
     cdef Options options_of(self, tuple args, dict kwargs):
@@ -165,6 +175,8 @@ cdef class FrontDoor:
                 said.where = value
             elif name == "keepdims" and self.op == LOGSUMEXP and type(value) is bool:
                 said.keepdims = value
+            elif name == "ridge" and self.op == SOFTMAX_SOLVE and type(value) is float:
+                said.ridge = value
             elif is_loss and name == "weight":
                 said.weight = value
             elif is_loss and name == "sample_weight":
@@ -199,6 +211,7 @@ cdef class FrontDoor:
         cdef Conversion v
         set_call(&c, &v, self.op, a, b, said.where, out, along, self.times)
         v.fill = -INFINITY if self.op == LOG_SOFTMAX else 0  # where masked out
+        c.ridge = said.ridge
         run(&c, threads_for(&c, said.num_threads))
         return out[()] if cnp.PyArray_NDIM(<cnp.ndarray>out) == 0 else out
 
@@ -221,6 +234,8 @@ cdef class FrontDoor:
         if out is None:
             out = new_array(a, cnp.PyArray_TYPE(a), along, self.times, said.keepdims)
         arrays = [shaped(a, outer, n, inner)] if b is None else [shaped(a, outer, n, inner), shaped(b, outer, n, inner)]
+        if self.op == SOFTMAX_SOLVE:
+            arrays.append(<float>said.ridge if type == FLOAT32 else said.ridge)
         if self.times == 0:
             arrays.append(shaped(out, outer, inner, 0))
         else:

@@ -143,19 +143,19 @@ INLINE ptrdiff_t chunk_end(const Grid &g, ptrdiff_t j) { return g.lines - j > CH
 /* How many states a pass has over a grid of a kind. */
 template <class R, Kind kind> INLINE int states(const Grid &g) { return kind == WIDE ? vectors<R>(g) : width<kind>; }
 
-/* The same with a Sum for each state: body(tile, part) adds to those of `part`. `sums` gets the whole, which is the part
- * where there are no more lines than CHUNK; after each chunk `flush` is run. A part is in registers where there are few;
- * GCC spills more where one sum is an element of an array: 0.88 -> 1.02 ms for (1000, 1000) float32 at AVX2. */
-template <class R, Kind kind, int most, class Body, class Flush>
-INLINE void sum_tiles(const Grid &g, R start, Sum<R> *sums, Body body, Flush flush) {
-    Sum<R> one, few[TILE], many[MOST_VECTORS], *part;
+/* The same with a Sum, or several as one, for each state: body(tile, part) adds to those of `part`. `sums` gets the whole,
+ * which is the part where there are no more lines than CHUNK; after each chunk `flush` is run. A part is in registers where
+ * there are few; GCC spills more where one sum is an element of an array: 0.88 -> 1.02 ms for (1000, 1000) float32 at AVX2. */
+template <class R, Kind kind, int most, class S, class Body, class Flush>
+INLINE void sum_tiles(const Grid &g, R start, S *sums, Body body, Flush flush) {
+    S one, few[TILE], many[MOST_VECTORS], *part;
     ptrdiff_t j = 0;
     const int count = states<R, kind>(g);
     do {
         const ptrdiff_t from = j, end = chunk_end(g, j);
         part = kind == WIDE ? (from ? many : sums) : width<kind> == 1 ? &one : few;
         const auto with_part = [&](auto tile) ALWAYS { body(tile, part); };
-        for (int w = 0; w < count; w++) part[w] = Sum<R>::from(start);
+        for (int w = 0; w < count; w++) part[w] = S::from(start);
         tiles_of<R, kind, most>(g, j, end, with_part);
         if constexpr (kind == ROW)
             if (end == g.lines && g.tail) with_part(Tile<R, kind, 1, false>{j, 0, g.tail});
@@ -168,7 +168,7 @@ INLINE void sum_tiles(const Grid &g, R start, Sum<R> *sums, Body body, Flush flu
     } while (j < g.lines && !is_given_up(g.given_up));
 }
 
-template <class R, Kind kind, int most, class Body> INLINE void sum_tiles(const Grid &g, Sum<R> *sums, Body body) {
+template <class R, Kind kind, int most, class S, class Body> INLINE void sum_tiles(const Grid &g, S *sums, Body body) {
     sum_tiles<R, kind, most>(g, R(0), sums, body, []() ALWAYS {});
 }
 

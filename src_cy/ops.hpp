@@ -6,6 +6,7 @@
 #include "products.hpp"
 #include "soft_cross_entropy.hpp"
 #include "softmax.hpp"
+#include "solve.hpp"
 
 namespace {
 /* f(Op<op>{}) */
@@ -21,6 +22,7 @@ template <class F> INLINE void with_op(enum op op, F f) {
     case SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<SOFTMAX_JACOBIAN_DIAGONAL>{});
     case LOG_SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL>{});
     case SOFT_CROSS_ENTROPY: return f(Op<SOFT_CROSS_ENTROPY>{});
+    case SOFTMAX_SOLVE: return f(Op<SOFTMAX_SOLVE>{});
     case SOFTMAX_JACOBIAN:
     case LOG_SOFTMAX_JACOBIAN: return;
     }

@@ -366,4 +366,80 @@ template <class R> struct ExpDot {
         });
     }
 };
+
+/* What the coefficient c of a solution is made of (solve.hpp): three sums. */
+template <class R> struct Coefficient {
+    using V = vec<R>;
+    Sum<R> whole, taken, shares;
+
+    static ALWAYS inline Coefficient from(R start) { return {Sum<R>::from(start), Sum<R>::from(start), Sum<R>::from(start)}; }
+    ALWAYS inline void take_start(R) {} /* they start from 0 */
+
+    ALWAYS inline void join(Coefficient other) {
+        whole.join(other.whole);
+        taken.join(other.taken);
+        shares.join(other.shares);
+    }
+
+    ALWAYS inline Coefficient of_all_lanes() const {
+        return {whole.of_all_lanes(), taken.of_all_lanes(), shares.of_all_lanes()};
+    }
+
+    /* NaN of a row that holds NaN or an infinity. A row of zeros has no shares, and nothing to take. */
+    ALWAYS inline V value(R ridge) const {
+        const V sum = whole.finite(), all = shares.finite();
+        V c = (ridge > 0 ? sum / ridge : sum - sum) - taken.finite();
+        c = select(equal(all, splat<V>(0)), c, c / all);
+        return c + (c - c);
+    }
+};
+
+/* Lane sums of these. */
+template <class R> struct CoefficientOf {
+    using V = vec<R>;
+    Lines<const R> y, b;
+    R ridge;
+    Coefficient<R> *sums;
+
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        const V r = splat<V>(ridge), zero = splat<V>(0);
+        V u[EXPS], v[EXPS];
+        sum_tiles<R, kind, EXPS>(g, sums, [&](auto tile, Coefficient<R> *part) ALWAYS {
+            tile.load(u, y, 0);
+            tile.load(v, b, 0);
+            for (int i = 0; i < tile.count; i++) {
+                Coefficient<R> &of = part[tile.state(i)];
+                const mask_of<V> large = greater(u[i], r);
+                const V sum = u[i] + r, share = select(equal(sum, zero), zero, u[i] / sum);
+                of.whole.add(select(large, v[i], share * v[i]));
+                of.taken.add(select(large, v[i] / sum, zero));
+                of.shares.add(share);
+            }
+        });
+    }
+};
+
+/* out = (b + c y) / (y + ridge), and 0 where there is neither y nor a ridge. */
+template <class R> struct Solution {
+    using V = vec<R>;
+    Lines<const R> y, b;
+    Lines<R> out;
+    R ridge;
+    const V *c;
+
+    Solution from(ptrdiff_t line) const { return {y.from(line), b.from(line), out.from(line), ridge, c}; }
+    template <Kind kind> ALWAYS inline void run(const Grid &g) const {
+        V u[GROUP], v[GROUP];
+        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
+            tile.load(u, y, 0);
+            tile.load(v, b, 0);
+            for (int i = 0; i < tile.count; i++) {
+                const V of = c[tile.state(i)], sum = u[i] + splat<V>(ridge);
+                v[i] = select(equal(sum, splat<V>(0)), of - of, fma(of, u[i], v[i]) / sum);
+            }
+            tile.store(out, v);
+        });
+    }
+};
+template <class R> constexpr bool BY_LINE<Solution<R>> = true;
 } // namespace

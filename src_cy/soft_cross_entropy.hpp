@@ -46,7 +46,7 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
 
     template <bool known, class R> static ALWAYS void grid(const Rows<R> &r) {
         using V = vec<R>;
-        const Weights<R, false> weights(r.target, r.b);
+        const Weights<R, false> weights(&r.call->target, r.b);
         V most[MOST_VECTORS], none[MOST_VECTORS], total[MOST_VECTORS];
         Sum<R> gaps[MOST_VECTORS], sum[MOST_VECTORS];
         Summary<V> s[MOST_VECTORS];
@@ -81,7 +81,7 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
         }
         if (has_largest) on<known>(r.g, SumOfWeights<R, false>{{r.out.at, r.out.stride}, weights, largest, sum});
         for (int w = 0; w < vectors<R>(r.g); w++) {
-            scale[w] = (R)r.target->scale * r.sample(w);
+            scale[w] = (R)r.call->target.scale * r.sample(w);
             at_largest[w] = scale[w] * (sum[w].value() - total[w] * share(s[w].rest, s[w].inverse));
             q[w] = multiple(scale[w] * total[w], ratio(product(s[w].unit, s[w].inverse)));
             ignored[w] = equal(r.sample(w), splat<V>(0));

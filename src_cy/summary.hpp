@@ -39,7 +39,7 @@ template <class R> struct Rows {
     const ptrdiff_t *labels;
     const R *samples;
     ptrdiff_t count;
-    const Target *target;
+    const Call *call;
     Ahead<R> ahead;
 
     /* The weights of the rows of vector w. */

@@ -113,7 +113,24 @@ def _vector_along_the_logits(rng, row, dtype):
     return row._replace(vector=logits._replace(values=values))
 
 
-CHANGES = (_length, _company, _label, _logits, _logits, _logits, _moved, _vector, _vector_along_the_logits)
+def _ridge(rng, row, dtype):
+    return row._replace(ridge=float(dtype.type(_pick(rng, (1.0, 10.0 ** rng.uniform(-30, 3), 1 / row.n)))))
+
+
+CHANGES = (
+    *(
+        _length,
+        _company,
+        _label,
+        _logits,
+        _logits,
+        _logits,
+        _moved,
+        _vector,
+        _vector_along_the_logits,
+        _ridge,
+    ),
+)
 
 
 def _changed(rng, pattern, fresh, dtype):
@@ -185,6 +202,7 @@ def _simpler(row):
         if n >= 2:
             yield row._replace(n=n)
     yield row._replace(label=0)
+    yield row._replace(ridge=1e-3)
     yield row._replace(copies=max(1, row.copies // 2))
 
 

@@ -83,10 +83,23 @@ def assert_same_bits(actual, desired):
 def check_autograd(op, x, backend, axis=-1):
     """A public op at logits ``x`` agrees with autograd, in float64 to 1e-12."""
     extra = oracle.extra_inputs(op, x, axis)
+    if op in oracle.SOLVES:
+        check_product_of_solution(x, *extra, backend, axis)
+        return
     actual = call(op, *oracle.arguments(op, x, axis, extra), axis, backend=backend)
     desired = oracle.autograd_answer(op, x, axis, extra)
     for a, b in zip(actual, desired, strict=True):
         assert_close(a, b, x.dtype, scale=_scale(op, x, extra))
+
+
+def check_product_of_solution(x, b, backend, axis=-1, ridge=0.0):
+    """autograd's product of the Jacobian and the solution is what was given, to the size of the solution."""
+    (y,) = oracle.arguments("softmax_jacobian", x, axis)
+    (v,) = call("softmax_solve", y, b, axis, ridge=ridge, backend=backend)
+    assert v.dtype == x.dtype
+    (product,) = oracle.autograd_answer("softmax_jvp", x, axis, (v,))
+    product = (product + ridge * v.astype(np.float64)).astype(x.dtype)
+    assert_close(product, b, x.dtype, scale=np.max(np.abs(v.astype(np.float64)), initial=1.0))
 
 
 def _scale(op, x, extra):
@@ -201,6 +214,31 @@ def check_product_bound(op, x, v, backend):
     bound = tolerances.PRODUCT_EPS * np.finfo(x.dtype).eps * size + spare
     off = np.abs((actual.astype(np.float64) - exact.high) - exact.low)
     assert (off <= bound).all(), f"{np.max(off / bound):.3g} times the bound"
+
+
+def check_solutions(y, b, ridge, backend, axis=-1):
+    """Those of (rows, n), or of their transposes along axis 0, against 850 digits."""
+    args = (y, b) if axis else (np.ascontiguousarray(y.T), np.ascontiguousarray(b.T))
+    (actual,) = call("softmax_solve", *args, axis, ridge=ridge, backend=backend)
+    for y_row, b_row, v in zip(y, b, actual if axis else actual.T, strict=True):
+        assert_solution(y_row, b_row, ridge, v)
+
+
+def assert_solution(y, b, ridge, v):
+    off, bound = solution_error(y, b, ridge, v)
+    assert (off <= bound).all(), f"{np.max(off / bound):.3g} times the bound, ridge={ridge!r}"
+
+
+def solution_error(y, b, ridge, v):
+    """How far off each entry of one row is, and may be; equal ones are computed once."""
+    info = np.finfo(v.dtype)
+    pairs, at, counts = np.unique(np.stack([y, b]), axis=1, return_inverse=True, return_counts=True)
+    (high, low), *units = oracle.exact_solution(*pairs, v.dtype.type(ridge), counts.tolist())
+    high, low, size, reach, last = (a[at.ravel()] for a in (high, low, *units))
+    off = np.abs((v.astype(np.float64) - high) - low)
+    off = np.where(np.abs(high) < info.max, off, 0.0)  # beyond the range the row is not finite
+    eps, smallest = float(info.eps), float(info.smallest_subnormal)
+    return off, eps * (tolerances.SOLUTION_EPS * size + tolerances.SOLUTION_REACH * reach) + smallest * last
 
 
 def check_constant_cotangent(y, constant, backend):

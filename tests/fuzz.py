@@ -15,7 +15,17 @@ import numpy as np
 import fastsoftmax as fs
 from fastsoftmax import BackendUnavailable
 from fastsoftmax._layouts import LAYOUTS
-from tests.oracle import FORWARD, JACOBIANS, ONE_A_ROW, OPS, PRODUCTS, TAKE_OUT, longdouble_forward
+from tests.oracle import (
+    FORWARD,
+    JACOBIANS,
+    ONE_A_ROW,
+    OPS,
+    PRODUCTS,
+    SOLVES,
+    TAKE_OUT,
+    TWO_ARRAYS,
+    longdouble_forward,
+)
 
 ERRORS = (TypeError, ValueError, IndexError, BackendUnavailable)  # AxisError is two of them
 LOSSES = ("cross_entropy", "cross_entropy_with_grad")
@@ -52,7 +62,7 @@ class Case:
         self.axis = self.kwargs.get("axis", -1)
         self.is_output = self.op in PRODUCTS and self._make_output()
         self.args = [self.x]
-        if self.op in PRODUCTS:
+        if self.op in TWO_ARRAYS:
             self.args.append(self._often(lambda: self._like(self.x), self._array))
         if self.op in LOSSES:
             self.args.append(self._often(self._labels, self._array))
@@ -149,6 +159,10 @@ class Case:
             self._maybe("keepdims", lambda: self.r.choice((True, False, 1, "yes", None, np.True_)))
         if self.op in JACOBIANS:
             self._maybe("layout", lambda: self.r.choice((*LAYOUTS, "x", None)))
+        if self.op in SOLVES:
+            self._maybe(
+                "ridge", lambda: self.r.choice((0.1, 1, 1e-9, 0.0, -1.0, float("nan"), "1", None)), 0.8
+            )
         if self.op in LOSSES:
             self._maybe("weight", lambda: self.rng.random(self.r.choice((1, 4, 5, 7))).astype("f4"))
             self._maybe("sample_weight", lambda: self.rng.random(self.r.choice((1, 4, 5, 7))).astype("f4"))
@@ -198,8 +212,8 @@ class Case:
         options = set(self.kwargs) - {"axis", "backend", "num_threads", "out", "where", "keepdims"}
         several = self.op in LOSSES and len(_axes(self.x, self.axis)) != 1
         no_output = self.op in PRODUCTS and not self.is_output
-        if changed or options or several or no_output or self.op in JACOBIANS:
-            return None  # values of these: tests/test_against_autograd.py
+        if changed or options or several or no_output or self.op in (*JACOBIANS, *SOLVES):
+            return None  # values of these: tests/test_against_autograd.py, tests/test_solve.py
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self._compare(result)

@@ -26,6 +26,7 @@ OPS = (
     "softmax_jvp",
     "log_softmax_vjp",
     "log_softmax_jvp",
+    "softmax_solve",
     "softmax_jacobian",
     "log_softmax_jacobian",
     "cross_entropy",
@@ -41,6 +42,7 @@ JACOBIANS = {"softmax_jacobian": "softmax", "log_softmax_jacobian": "log_softmax
 """Jacobians, and the forward op whose output they take."""
 ROWS = tuple(op for op in OPS if op not in JACOBIANS)
 NOT_ON_CUDA = (
+    "softmax_solve",
     "soft_cross_entropy",
     "soft_cross_entropy_with_grad",
     "segment_softmax",
@@ -55,6 +57,9 @@ PRODUCTS = {"softmax_vjp": "softmax", "softmax_jvp": "softmax"} | {
     "log_softmax_jvp": "log_softmax",
 }
 """Products with a Jacobian, and the forward op whose output they take."""
+SOLVES = {"softmax_solve": "softmax"}
+"""The same of solutions, which without a ridge not every vector has."""
+TWO_ARRAYS = PRODUCTS | SOLVES
 
 
 # ---- autograd ----------------------------------------------------------------------------------
@@ -144,6 +149,9 @@ def extra_inputs(op, x, axis=-1, seed=0):
     x = np.asarray(x)
     if op in PRODUCTS:
         return (rng(seed).normal(size=x.shape).astype(x.dtype),)
+    if op in SOLVES:
+        y = _forward_output(SOLVES[op], x, axis)
+        return (_solvable(y, rng(seed).normal(size=x.shape), axis),)
     if op.startswith("cross_entropy"):
         kept, _, n = rows_of(x, axis)
         return (rng(seed).integers(0, n, kept),)
@@ -154,10 +162,28 @@ def arguments(op, x, axis=-1, extra=None):
     """The positional arguments of a public op at logits ``x``: derivatives get the forward output."""
     x = np.asarray(x)
     extra = extra_inputs(op, x, axis) if extra is None else extra
-    if forward := (PRODUCTS | JACOBIANS).get(op):
-        with np.errstate(over="ignore"):  # a logarithm beyond the dtype's range is -inf
-            x = longdouble_forward(forward, x, axis).astype(x.dtype)
+    if forward := (TWO_ARRAYS | JACOBIANS).get(op):
+        x = _forward_output(forward, x, axis)
     return (x, *extra)
+
+
+def options(op):
+    """What a call says so that each row has a result of its own, whatever its arguments were rounded to."""
+    return {"reduction": "none"} if op.startswith("cross") else {"ridge": 0.25} if op in SOLVES else {}
+
+
+def _forward_output(op, x, axis):
+    with np.errstate(over="ignore"):  # a logarithm beyond the dtype's range is -inf
+        return longdouble_forward(op, x, axis).astype(x.dtype)
+
+
+def _solvable(y, t, axis):
+    """The product of the Jacobian and ``t``, whose rows sum to 0 but for one rounding an entry."""
+    axes = tuple(range(y.ndim)) if axis is None else axis
+    total = partial(np.sum, axis=axes, keepdims=True)
+    wide, t = y.astype(np.longdouble), t.astype(np.longdouble)
+    h = t - total(t * (y == y.max(axis=axes, keepdims=True)))  # around the dominant entry's: nothing cancels
+    return (wide * (h - total(wide * h) / total(wide))).astype(y.dtype)
 
 
 # ---- mpmath ------------------------------------------------------------------------------------
@@ -285,6 +311,45 @@ def exact_softmax_product(x, v):
         dot = _product_digits.fsum(a * b for a, b in zip(y, v_row, strict=True))
         rows.append([a * (b - dot) for a, b in zip(y, v_row, strict=True)])
     return Exact.of(rows)
+
+
+class Solution(NamedTuple):
+    """An exact one, and what the error of an entry counts in.
+
+    ``size`` is that of the terms, ``reach`` what it changes with a last bit of each of ``b``'s dominant
+    entries, and ``last`` with a smallest number in each term and factor.
+    """
+
+    exact: Exact
+    size: np.ndarray
+    reach: np.ndarray
+    last: np.ndarray
+
+
+def exact_solution(y, b, ridge, counts=None, mp=_product_digits):
+    """Of ``(diag(y) - y y^T / sum(y) + ridge I) v = b``, of one row, or the least without a ridge.
+
+    ``counts`` says how many entries of the row each given one stands for.
+    """
+    y, b = ([mp.mpf(a) for a in np.asarray(row, np.float64).tolist()] for row in (y, b))
+    r, counts = mp.mpf(float(ridge)), [1] * len(y) if counts is None else list(counts)
+
+    def total(terms):
+        return mp.fsum(k * a for k, a in zip(counts, terms, strict=True))
+
+    d = [a + r or mp.inf for a in y]  # of an entry that has neither, 1 / d is 0
+    shares = total(a / e for a, e in zip(y, d, strict=True))
+    c = total((a * v / r if r else -v) / e for a, v, e in zip(y, b, d, strict=True)) / shares
+    terms = total((min(1, a / r) if r else 1) * abs(v) / e for a, v, e in zip(y, b, d, strict=True)) / shares
+    dominant = total(abs(v) * (a > r) for a, v in zip(y, b, strict=True))
+    per_bit, per_term = (dominant / (r * shares), 1 + 1 / r) if r else (0, 1)
+    per_term *= sum(counts) / shares
+    columns = list(zip(y, b, d, strict=True))
+    exact = Exact.of([(v + c * a) / e for a, v, e in columns])
+    size = [(abs(v) + a * (abs(c) + terms)) / e for a, v, e in columns]
+    reach = [per_bit * a / e for a, _, e in columns]
+    last = [1 + (1 + a * per_term) / e for a, _, e in columns]
+    return Solution(exact, *(np.array([float(u) for u in unit]) for unit in (size, reach, last)))
 
 
 # ---- the sources' measure ----------------------------------------------------------------------

@@ -38,6 +38,7 @@ MEASURES = {
     "products": Measure("VJP, JVP", tolerances.PRODUCT_EPS, "eps y_i (abs(g_i) + sum y_j abs(g_j))"),
     "log_softmax_vjp": Measure("log_softmax VJP", 1, "the tolerance, of the size of the terms"),
     "log_softmax_jvp": Measure("log_softmax JVP", 1, "the tolerance, of the size of the terms"),
+    "softmax_solve": Measure("solutions", tolerances.SOLUTION_EPS, "eps of their terms (docs/numerics.md)"),
     "row_sums": Measure("row sums", tolerances.ROW_SUM_EPS, "eps"),
 }
 MOST_OF_A_JACOBIAN = 64
@@ -98,7 +99,7 @@ def _short(value, dtype):
 
 
 class Row(NamedTuple):
-    """``n`` logits, the vector to multiply by, the value that has the label, and ``copies`` of it all.
+    """``n`` logits, the vector of products and systems, the value that has the label, ``copies`` of it all.
 
     The copies stand one below the other, or side by side where ``axis`` is 0.
     """
@@ -109,6 +110,7 @@ class Row(NamedTuple):
     label: int = 0
     copies: int = 1
     axis: int = -1
+    ridge: float = 1e-3
 
     def expression(self, measure, dtype, backend):
         """The call that shows the error, as a line of Python."""
@@ -116,6 +118,7 @@ class Row(NamedTuple):
         arguments = [made.split(" = ")[0] for made in line]
         if measure.startswith("cross_entropy"):
             arguments += [repr(self.labels(Classes(self, dtype).label_at).tolist()), "reduction='none'"]
+        arguments += [f"ridge={self.ridge!r}"] * (measure == "softmax_solve")
         arguments += ["axis=0"] * (self.axis == 0) + [f"backend={backend!r}"]
         return "; ".join([*line, f"fs.{_SHOWN_BY[measure]}({', '.join(arguments)})"])
 
@@ -162,6 +165,7 @@ _FORWARD = {
     "log_softmax_vjp": ("logy", "log_softmax"),
     "log_softmax_jvp": ("logy", "log_softmax"),
     "softmax_jacobian": ("y", "softmax"),
+    "softmax_solve": ("y", "softmax"),
 }
 _SHOWN_BY = {name: name for name in MEASURES} | {"products": "softmax_vjp", "row_sums": "softmax"}
 
@@ -368,6 +372,10 @@ class Truth:
         terms = list(zip(self._y, self.v.tolist(), strict=True))
         return _sized([y * (v - dot) for y, v in terms], [y * (abs(v) + size) for y, v in terms])
 
+    def softmax_solve(self, y, ridge):
+        """The solution at outputs as rounded."""
+        return oracle.exact_solution(y, self.v, ridge, self.counts)
+
     def log_softmax_vjp(self, log_y):
         """At outputs as rounded, with the sizes of its terms."""
         total, size = self._sum(self.v.tolist()), self._sum(np.abs(self.v).tolist())
@@ -446,6 +454,19 @@ class Errors:
         spare = self._smallest * most * (2 + self._truth.softmax.high * self._row.n)
         ends = (self._extremes(self._call(op, *arguments)) for op in ("softmax_vjp", "softmax_jvp"))
         return max(_in_units(e, exact, self._eps * size, spare) for e in ends)
+
+    def softmax_solve(self):
+        """0 where a sum is beyond the range, and the row no number."""
+        y, ridge = self._truth.softmax.high.astype(self._dtype), self._dtype.type(self._row.ridge)
+        largest = float(np.abs(self._truth.v).max()) * self._row.n / min(float(ridge), 1.0)
+        if not largest < np.finfo(self._dtype).max:
+            return 0.0
+        exact, size, reach, last = self._truth.softmax_solve(y, ridge)
+        actual = self._call(
+            "softmax_solve", self._array(y), self._array(self._truth.v), ridge=self._row.ridge
+        )
+        spare = self._eps * tolerances.SOLUTION_REACH * reach + self._smallest * last
+        return _in_units(self._extremes(actual), exact, self._eps * size, spare)
 
     def log_softmax_vjp(self):
         return self._log_product("log_softmax_vjp")

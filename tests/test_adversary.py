@@ -97,15 +97,16 @@ def test_a_line_is_the_call(order, copies, axis, measure, dtype):
 
 
 _KERNELS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
-_KERNELS += ("softmax_jacobian", "cross_entropy", "cross_entropy_with_grad")
+_KERNELS += ("softmax_jacobian", "softmax_solve", "cross_entropy", "cross_entropy_with_grad")
 
 
 def _spy(op, seen):
     kernel = getattr(specification, op)
-    inputs = {"softmax_vjp": 2, "log_softmax_vjp": 2, "log_softmax_jvp": 2}.get(op, 2 if "cross" in op else 1)
+    inputs = {"softmax_vjp": 2, "log_softmax_vjp": 2, "log_softmax_jvp": 2, "softmax_solve": 3}
+    inputs = inputs.get(op, 2 if "cross" in op else 1)
 
     def spy(*arrays):
-        seen.append((op, *(a.copy() for a in arrays[:inputs])))
+        seen.append((op, *(np.array(a) for a in arrays[:inputs])))
         kernel(*arrays)
 
     return spy

@@ -132,6 +132,40 @@ def test_a_saturated_segment_keeps_its_digits():
     assert abs(first - 2 * np.exp(-40)) < 1e-15 * 2 * np.exp(-40) * 100
 
 
+def _solved_by_lapack(y, b, axis, ridge):
+    rows = zip(anp.moveaxis(y, axis, -1), anp.moveaxis(b, axis, -1), strict=True)
+    v = [anp.linalg.solve(anp.diag(s + ridge) - anp.outer(s, s) / anp.sum(s), a) for s, a in rows]
+    return anp.moveaxis(anp.array(v), -1, axis)
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("argument", [0, 1])
+@pytest.mark.parametrize("ridge", [0.05, 0.7])
+def test_solutions(ridge, argument, axis):
+    arguments = [fs.softmax(X, axis), G]
+
+    def of(function):
+        def loss(a):
+            given = [a if i == argument else other for i, other in enumerate(arguments)]
+            return anp.sum(anp.sin(function(*given, axis, ridge=ridge)))
+
+        return loss
+
+    losses = [of(ours.softmax_solve), of(_solved_by_lapack)]
+    at = arguments[argument]
+    for derivative in (grad, hessian):
+        actual, expected = (derivative(loss)(at) for loss in losses)
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+    forward = make_jvp(losses[0])(at)(G)[1]  # of its LAPACK autograd has none
+    np.testing.assert_allclose(forward, np.sum(grad(losses[1])(at) * G), rtol=1e-10)
+    check_grads(losses[0], modes=["fwd", "rev"], order=2)(at)
+
+
+def test_solutions_without_a_ridge():
+    with pytest.raises(ValueError, match="derivatives with a ridge only; got ridge=0"):
+        grad(lambda b: anp.sum(ours.softmax_solve(fs.softmax(X), b, ridge=0.0)))(G)
+
+
 WEIGHT = np.array([1.0, 0.5, 2.0, 0.1, 3.0])
 OPTIONS = (
     {},

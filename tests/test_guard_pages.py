@@ -46,7 +46,8 @@ def check_stored(op, args, axis, at_end):
     turned = [m.copy(np.asarray(a).T, at_end).T for m, a in zip((first, second), args)]
     getattr(fs, op)(*turned, axis=axis)
     others = [a.astype("f2" if a.dtype.kind == "f" else "i4") for a in args]
-    getattr(fs, op)(*[m.copy(a, at_end) for m, a in zip((first, second), others)], axis=axis)
+    moved = [m.copy(a, at_end) for m, a in zip((first, second), others)]
+    getattr(fs, op)(*moved, axis=axis, **oracle.options(op))
     if op in oracle.FORWARD:
         x, mask = first.copy(args[0], at_end), second.copy(args[0] > 0, at_end)
         getattr(fs, op)(x, axis=axis, where=mask)

@@ -51,7 +51,7 @@ def _cases(kind, op, dtype, rows, n):
     with np.errstate(all="ignore"):
         for name, make in HOSTILE_LOGITS.items():
             hostile[name] = oracle.arguments(op, make(x).astype(dtype), extra=extra)
-        for name, make in (HOSTILE_VECTORS if op in oracle.PRODUCTS else {}).items():
+        for name, make in (HOSTILE_VECTORS if op in oracle.TWO_ARRAYS else {}).items():
             v = make(extra[0]).astype(dtype)
             hostile[f"vector {name}"] = (ordinary[0], v)
             hostile[f"saturated, vector {name}"] = (hostile["saturated"][0], v)
@@ -60,10 +60,9 @@ def _cases(kind, op, dtype, rows, n):
 
 def _call(op, arguments, axis, backend):
     """Results with rows first."""
-    options = {"reduction": "none"} if op.startswith("cross") else {}
     if axis == 0:
         arguments = [np.ascontiguousarray(a.T) for a in arguments]
-    results = checks.call(op, *arguments, axis, backend=backend, **options)
+    results = checks.call(op, *arguments, axis, backend=backend, **oracle.options(op))
     first = axis == 0 and op not in oracle.JACOBIANS  # whose blocks come after the rows
     return tuple(np.asarray(r).T if first else np.asarray(r) for r in results)
 

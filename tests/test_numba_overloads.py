@@ -52,6 +52,11 @@ def log_softmax_jvp(y, g, axis):
 
 
 @numba.njit
+def softmax_solve(y, b, axis):
+    return fs.softmax_solve(y, b, axis)
+
+
+@numba.njit
 def softmax_jacobian(y, axis):
     return fs.softmax_jacobian(y, axis)
 
@@ -170,6 +175,37 @@ def test_diagonal(dtype):
 @numba.njit
 def _log_diagonal(logy):
     return fs.log_softmax_jacobian(logy, 0, layout="diagonal")
+
+
+@numba.njit
+def _solved(y, b, ridge, out):
+    return fs.softmax_solve(y, b, 1, ridge=ridge), fs.softmax_solve(y, b, 1, ridge=ridge, out=out)
+
+
+@pytest.mark.parametrize("ridge", [0, 0.0, 1e-9, 0.25])
+def test_solutions(ridge, dtype):
+    y, b = oracle.arguments("softmax_solve", (inputs.rng().normal(size=(4, 6, 5)) * 3).astype(dtype), 1)
+    expected = (fs.softmax_solve(y, b, 1, ridge=ridge),) * 2
+    checks.assert_same_bits(_solved(y, b, ridge, checks.poisoned(y.shape, dtype)), expected)
+    y[0, 1, 2], b[3, 2, 1], y[1, 0, 0], b[1, 0, 0] = np.nan, np.inf, 0, 0
+    expected = (fs.softmax_solve(y, b, 1, ridge=0.25),) * 2
+    checks.assert_same_bits(_solved(y, b, 0.25, checks.poisoned(y.shape, dtype)), expected)
+
+
+def test_what_has_no_solution(dtype):
+    y, b = np.array([[0.5, 0.5, 0]] * 2, dtype), np.array([[1, -1, 0]] * 2, dtype)
+    out = checks.poisoned(y.shape, dtype)
+    for place, ridge, message in (
+        ((1, 1), 0.0, "a row of b does not sum to 0"),
+        ((1, 2), 0.0, "b is not 0 at an entry where y is 0"),
+        ((1, 2), -1.0, "ridge must be 0 or more, and finite"),
+        ((1, 2), np.inf, "ridge must be 0 or more, and finite"),
+    ):
+        wrong = b.copy()
+        wrong[place] = 3
+        with pytest.raises(ValueError, match=message):
+            _solved(y, wrong, ridge, out)
+    assert np.isnan(out).all()
 
 
 @numba.njit
@@ -384,7 +420,8 @@ WRONG = {
     "takes probabilities of the dtype and dimensions": lambda x: fs.cross_entropy(x, x[0]),
     "takes ignore_index with integer labels": lambda x: fs.cross_entropy(x, x, ignore_index=1),
     "takes one weight for each row": lambda x: fs.cross_entropy(x, x, sample_weight=x),
-    "takes a number": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
+    "takes a number between": lambda x: fs.cross_entropy(x, np.array([0, 1]), label_smoothing="much"),
+    "takes a number of 0 or more": lambda x: fs.softmax_solve(x, x, ridge="much"),
     "takes keepdims=True or False, written so": lambda x: fs.logsumexp(x, keepdims=x[0, 0] > 0),
     "writes into a C-contiguous array": lambda x: fs.softmax(x, out=x.T),
     "takes segments in a line": lambda x: fs.segment_softmax(x, np.array([0, 2])),

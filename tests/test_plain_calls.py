@@ -46,7 +46,7 @@ def test_layouts(op, layout, dtype):
     for shape in ((4, 6), (40, 5)):
         args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype))
         _assert_same(op, *[inputs.LAYOUTS[layout](a) for a in args])
-        _assert_same(op, *[a.tolist() for a in args])
+        _assert_same(op, *[a.tolist() for a in args], **oracle.options(op))
 
 
 VIEWS = {
@@ -126,6 +126,23 @@ def test_backends_and_threads(op, num_threads, dtype):
         _assert_same(op, *args, backend=backend, num_threads=num_threads)
         with fs.use_backend(backend), fs.threads(2):
             _assert_same(op, *args, num_threads=num_threads)
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 2.0, 1, 0.0, 1e-60, 1e39, -1.0, float("nan"), None, "1"])
+def test_ridges(ridge, dtype):
+    """Those that are positive and finite in what is computed with go the short way, on any backend."""
+    for shape, axis in (((32, 10), -1), ((3, 40, 5), 1), ((400, 300), 0)):
+        args = oracle.arguments("softmax_solve", inputs.rng().normal(size=shape).astype(dtype), axis)
+        for options in (
+            {},
+            {"axis": axis},
+            {"axis": axis, "backend": "numpy"},
+            {"axis": axis, "num_threads": 2},
+        ):
+            given = args, {"ridge": ridge, **options}
+            assert _error(fs.softmax_solve, *given) == _error(_long_way("softmax_solve"), *given)
+            if _error(fs.softmax_solve, *given) is None:
+                _assert_same("softmax_solve", *args, ridge=ridge, **options)
 
 
 LABELS = {

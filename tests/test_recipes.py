@@ -27,4 +27,4 @@ def test_recipes(title, code, tmp_path):
 
 
 def test_there_are_some():
-    assert len(RECIPES) == 10
+    assert len(RECIPES) == 11

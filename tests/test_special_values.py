@@ -192,8 +192,9 @@ def _every_op(x, backend):
     labels = np.zeros(len(x), int)
     results = []
     for op in oracle.OPS:
-        args = (x, *([labels] if op.startswith("cross") else [x] if op in oracle.PRODUCTS else []))
-        results += checks.as_tuple(getattr(fs, op)(*args, backend=backend))
+        args = (x, *([labels] if op.startswith("cross") else [x] if op in oracle.TWO_ARRAYS else []))
+        said = oracle.options(op) if op in oracle.SOLVES else {}
+        results += checks.as_tuple(getattr(fs, op)(*args, backend=backend, **said))
     return tuple(results)
 
 

@@ -248,6 +248,33 @@ def dot_of_all_segments(y, g, ptr, out):
     specification.softmax_vjp(y, g, out)
 
 
+@plant("softmax_solve")
+def gap_of_solution_by_subtraction(y, b, ridge, out):
+    y, b = y.astype(np.float64), b.astype(np.float64)
+    w = y / (y + ridge)
+    c = (w * b).sum(axis=1, keepdims=True) / (1 - (w * y).sum(axis=1, keepdims=True))
+    out[...] = (b + c * y) / (y + ridge)
+
+
+@plant("softmax_solve")
+def sum_of_products_that_cancel(y, b, ridge, out):
+    w = y / (y + ridge)
+    c = (w * b).sum(axis=1, keepdims=True) / (ridge * w.sum(axis=1, keepdims=True))
+    out[...] = (b + c * y) / (y + ridge)
+
+
+@plant("softmax_solve")
+def rank_one_forgotten(y, b, ridge, out):
+    out[...] = b / (y + ridge)
+
+
+@plant("softmax_solve")
+def mean_left_in(y, b, ridge, out):
+    specification.softmax_solve(y, b, ridge, out)
+    if ridge == 0:
+        out[...] = b / y
+
+
 # ---- the checks, by op: each is what a test file runs on every backend ------------------------------
 
 F8 = np.dtype(np.float64)
@@ -313,6 +340,16 @@ def _checks_of_segments(op):
     }
 
 
+def _product_of_solution(backend, ridge):
+    x = FAMILY["sources_100x5"](F8)
+    checks.check_product_of_solution(x, oracle.extra_inputs("softmax_solve", x)[0], backend, ridge=ridge)
+
+
+def _solutions(backend, ridge):
+    y, b = oracle.arguments("softmax_solve", FAMILY["sources_100x5"](F8)[:20])
+    checks.check_solutions(y, b, ridge, backend)
+
+
 CHECKS = {
     "softmax": {
         "autograd, offset rows": lambda b: checks.check_autograd("softmax", FAMILY["offset_rows"](F8), b),
@@ -349,6 +386,12 @@ CHECKS = {
     },
     "softmax_jacobian_diagonal": {
         "ulps, saturated": lambda b: checks.check_diagonal_ulps(FAMILY["saturated"](F8), b),
+    },
+    "softmax_solve": {
+        "autograd, a ridge": lambda b: _product_of_solution(b, 0.25),
+        "autograd, a small ridge": lambda b: _product_of_solution(b, 1e-9),
+        "bound": lambda b: _solutions(b, 1e-9),
+        "bound, no ridge": lambda b: _solutions(b, 0.0),
     },
     "cross_entropy_with_grad": {
         "mean": lambda b: checks.check_mean(FAMILY["sources_100x5"](F8), b),
@@ -391,6 +434,10 @@ NOTICED_BY = {
     "gap_by_subtraction": {"ulps, saturated"},
     "lines_for_columns": set(CHECKS["log_softmax_jacobian"]),
     "one_minus_exp_by_subtraction": {"ulps, saturated"},
+    "gap_of_solution_by_subtraction": {"bound"},
+    "sum_of_products_that_cancel": {"bound"},
+    "rank_one_forgotten": set(CHECKS["softmax_solve"]),
+    "mean_left_in": {"bound, no ridge"},
     "scale_forgotten": {"mean", "autograd"},
     "probability_minus_one": {"ulps, likeliest label"},
     "onehot_forgotten": {"autograd", "ulps, likeliest label"},

@@ -81,6 +81,10 @@ def products(y32: F32, g32: F32, y64: F64, matrix: Matrix) -> None:
     assert_type(fs.log_softmax_jvp(y64, [1.0, 0.0]), Floats)
     fs.softmax_vjp(y32, y64).astype(np.float64)
 
+    assert_type(fs.softmax_solve(y32, g32, ridge=1), F32)
+    assert_type(fs.softmax_solve([0.5, 0.5], y64), Floats)
+
+    fs.softmax_solve(y64, y64, 0.1)  # type: ignore[call-overload]
     fs.softmax_vjp(y64)  # type: ignore[call-overload]
     fs.softmax_vjp(y64, g=y64)  # type: ignore[call-overload]
     fs.softmax_jvp(y64, y64, where=True)  # type: ignore[call-overload]
@@ -93,7 +97,8 @@ def jacobians(y32: F32, y64: F64, layout: Literal["batched", "sparse"]) -> None:
     assert_type(fs.softmax_jacobian(y32, layout="sparse"), bsr_array[np.float32])
     assert_type(fs.log_softmax_jacobian(y32, layout="diagonal"), F32)
     assert_type(fs.log_softmax_jacobian(y64, 0, layout="operator"), LinearOperator[np.float64])
-    assert_type(fs.softmax_jacobian(y64, 0, layout="operator"), LinearOperator[np.float64])
+    operator: LinearOperator[np.float64] = fs.softmax_jacobian(y64, 0, layout="operator")
+    assert_type(fs.softmax_jacobian(y64, layout="operator").solve(operator @ y64, ridge=1), Floats)
     assert_type(fs.softmax_jacobian(y64, layout=layout), F64 | bsr_array[np.float64])
     assert_type(fs.softmax_jacobian([0.5, 0.5], layout="sparse"), bsr_array[np.floating[Any]])
 
@@ -139,6 +144,7 @@ def primitives(x64: F64, matrix: Matrix, labels: Ints) -> None:
     assert_type(autograd.logsumexp(x64, keepdims=True), F64)
     assert_type(autograd.logsumexp(x64), Any)
     assert_type(autograd.softmax_jvp(matrix, matrix), Matrix)
+    assert_type(autograd.softmax_solve(matrix, matrix, ridge=0.1), Matrix)
     assert_type(autograd.log_softmax_vjp(x64, [1.0, 0.0]), Floats)
     assert_type(autograd.cross_entropy(x64, labels, weight=[1.0, 2.0]), np.float64)
     assert_type(autograd.cross_entropy(x64, [0, 1], 0, reduction="none"), F64)

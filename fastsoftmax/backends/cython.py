@@ -25,6 +25,7 @@ segment_softmax = kernels.segment_softmax
 segment_log_softmax = kernels.segment_log_softmax
 segment_logsumexp = kernels.segment_logsumexp
 segment_softmax_vjp = kernels.segment_softmax_vjp
+softmax_solve = kernels.softmax_solve
 
 for _jacobian in (softmax_jacobian, log_softmax_jacobian):
     _jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result

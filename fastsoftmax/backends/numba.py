@@ -479,6 +479,26 @@ def _each_group(rows, x, ptr, out, part, parts, stop):
         take_back(result, ptr, group, out)
 
 
+@_kernel(_in, _in, lambda dtype: types.float64, _out)
+def softmax_solve(y, b, ridge, out, part, parts, stop):
+    y_tile, b_tile = scratch(y), scratch(y)
+    zero, r = splat(y, 0), splat(y, ridge)
+    for k in share(y, part, parts):
+        t = task(y, k, stop)
+        fetch(y_tile, y, t, zero)
+        fetch(b_tile, b, t, zero)
+        # v_i = (b_i + c y_i) / (y_i + ridge), by Sherman and Morrison; 0 where both y and the ridge are.
+        c = _coefficient(y_tile, b_tile, t, r)
+        for start in stretches(t):
+            for j in stretch(t, start):
+                v = vector(y_tile, j)
+                u = v + r
+                v = fma(c, v, vector(b_tile, j)) / u
+                put(out, t, j, where_equal(u, zero, c - c, v))
+                look_ahead(y, out, t, j)
+                look_ahead(b, None, t, j)
+
+
 @inlined
 def _centre(y_tile, y_max, g_tile, t):
     """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g.
@@ -502,6 +522,31 @@ def _centre(y_tile, y_max, g_tile, t):
     spread = (larger(largest, zero) + larger(zero - smallest, zero)) * splat(y_tile, 4)
     scale = where_equal(spread - spread, zero, one, splat(y_tile, 0.125))
     return where_greater(y_max, half, dominant, nearest) * scale, scale
+
+
+@inlined
+def _coefficient(y_tile, b_tile, t, ridge):
+    """``c = sum_j w_j b_j / (ridge * sum_j w_j)`` of the shares ``w_j = y_j / (y_j + ridge)``.
+
+    Those of entries above the ridge are near 1: ``w_j b_j = b_j - ridge * (b_j / (y_j + ridge))``, where
+    the ridge cancels and nothing else. Without a ridge the sum of ``b_j``, which is 0, is left out.
+    """
+    zero, one = splat(y_tile, 0), splat(y_tile, 1)
+    whole = taken = shares = no_sum(y_tile)
+    for start in stretches(t):
+        whole, taken, shares = before(start, whole), before(start, taken), before(start, shares)
+        for j in stretch(t, start):
+            y, b = vector(y_tile, j), vector(b_tile, j)
+            u = y + ridge
+            w = where_equal(u, zero, zero, y / u)
+            whole = add(whole, where_greater(y, ridge, b, w * b))
+            taken = add(taken, where_greater(y, ridge, b / u, zero))
+            shares = add(shares, w)
+    s, all_shares = total(t, whole), total(t, shares)
+    c = where_greater(ridge, zero, s / ridge, s - s) - total(t, taken)
+    # A row of zeros has no shares, and nothing to take.
+    c = c / where_equal(all_shares, zero, one, all_shares)
+    return c + (c - c)
 
 
 @inlined

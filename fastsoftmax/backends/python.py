@@ -143,6 +143,12 @@ def _each_segment(ptr):
     return map(slice, ptr[:-1], ptr[1:])
 
 
+@_slow
+def softmax_solve(y, b, ridge, out):
+    for (o, i, y_row), (_, _, b_row) in zip(_each_row(y), _each_row(b), strict=True):
+        out[o, :, i] = _solve_row(y_row, b_row, ridge)
+
+
 def _each_row(x):
     outer, _, inner = x.shape
     for o in range(outer):
@@ -264,6 +270,26 @@ def _log_jacobian_row(logy):
 
 def _one_minus_exp(a):
     return 0.0 - math.expm1(a) if a < 709 else -_exp(a)
+
+
+def _solve_row(y, b, ridge):
+    # v_i = (b_i + c y_i) / (y_i + ridge), by Sherman and Morrison; 0 where both y and the ridge are.
+    c = _coefficient(y, b, ridge)
+    return [(v + c * u) / (u + ridge) if u + ridge else c - c for u, v in zip(y, b, strict=True)]
+
+
+def _coefficient(y, b, ridge):
+    """``c = sum_j w_j b_j / (ridge * sum_j w_j)`` of the shares ``w_j = y_j / (y_j + ridge)``.
+
+    Those of entries above the ridge are near 1: ``w_j b_j = b_j - ridge * (b_j / (y_j + ridge))``, where
+    the ridge cancels and nothing else. Without a ridge the sum of ``b_j``, which is 0, is left out.
+    """
+    shares = [u / (u + ridge) if u + ridge else 0.0 for u in y]
+    whole = _sum([v if u > ridge else w * v for u, v, w in zip(y, b, shares, strict=True)])
+    taken = _sum([v / (u + ridge) for u, v in zip(y, b, strict=True) if u > ridge])
+    c = (whole / ridge if ridge else whole - whole) - taken
+    c /= _sum(shares) or 1.0  # a row of zeros has no shares, and nothing to take
+    return c if math.isfinite(c) else NAN
 
 
 def _at(sample_weight, o, i):
