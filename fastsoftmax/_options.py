@@ -25,7 +25,10 @@ def as_real(value, name, expected="a number"):
     number = value[()] if isinstance(value, np.ndarray) else value
     if not isinstance(number, Real) or isinstance(number, bool):
         raise TypeError(f"{name} must be {expected}; got {value!r}")
-    return float(number)
+    try:
+        return float(number)
+    except OverflowError:  # of an int
+        return np.inf if number > 0 else -np.inf
 
 
 def as_ridge(value, dtype):

@@ -319,7 +319,8 @@ def softmax_solve(y, b, /, axis=-1, *, ridge=0.0, out=None, backend=None, num_th
     Takes the forward output ``y = softmax(x)``, never the logits. By Sherman and Morrison (Annals of
     Mathematical Statistics 21, 1950) it is ``v_i = (b_i + c y_i) / (y_i + ridge)``, where
     ``c = sum_j w_j b_j / (ridge * sum_j w_j)`` and ``w_j = y_j / (y_j + ridge)``. Formed so that nothing
-    cancels but entries of ``b``: within a few eps, where LAPACK, given the Jacobian, loses six digits.
+    cancels but entries of ``b``: within a few eps, where LAPACK loses a digit for each that ``ridge`` is
+    smaller.
 
     Parameters
     ----------
