@@ -299,8 +299,8 @@ def _scipy():
     def log_softmax(x, axis, out):
         return special.log_softmax(x, axis)
 
-    def logsumexp(x, axis, out):
-        return special.logsumexp(x, axis)
+    def logsumexp(x, axis, out, b=None):
+        return special.logsumexp(x, axis, b)
 
     return Candidate("scipy", "peer", _table(locals()), dtypes=("float64", "float32", "float16"))
 
@@ -320,8 +320,8 @@ def _torch():
     def log_softmax(x, axis, out):
         return torch.log_softmax(x, axis, out=out)
 
-    def logsumexp(x, axis, out):
-        return torch.logsumexp(x, axis)
+    def logsumexp(x, axis, out, b=None):
+        return torch.logsumexp(x if b is None else x + b.log(), axis)
 
     # PyTorch's own backward kernels, without its tape around them.
     def softmax_vjp(y, g, axis, out):
@@ -409,8 +409,8 @@ def _jax():
     def log_softmax(x, axis):
         return jax.nn.log_softmax(x, axis)
 
-    def logsumexp(x, axis):
-        return jax.nn.logsumexp(x, axis)
+    def logsumexp(x, axis, b=None):
+        return jax.nn.logsumexp(x, axis, b)
 
     def softmax_vjp(y, g, axis):
         return y * (g - (y * g).sum(axis, keepdims=True))

@@ -36,6 +36,7 @@ def _probabilities(x):
 
 PATHS = {
     "where=": SidePath(said=lambda x: {"where": rng(3).random(x.shape) < 0.8}),
+    "b=": SidePath(said=lambda x: {"b": rng(3).uniform(size=x.shape).astype(x.dtype)}),
     "rows apart": SidePath(lambda x: (_rows_apart(x),), is_strided=True),
     "g apart": SidePath(lambda y, g: (y, _rows_apart(g)), is_strided=True),
     "Fortran order": SidePath(lambda x: (np.asfortranarray(x),), is_strided=True),

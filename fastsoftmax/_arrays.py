@@ -228,6 +228,17 @@ def as_mask(where, shape):
         raise ValueError(f"where has shape {where.shape}, which does not broadcast to x's {shape}") from None
 
 
+def as_factors(b, x):
+    """``b`` broadcast to ``x``, in the dtype in which kernels compute with that."""
+    b = as_float(b, "b")
+    with np.errstate(all="ignore"):  # what is beyond float32 becomes infinite
+        b = b.astype(computed_in(x.dtype), copy=False)
+    try:
+        return np.broadcast_to(b, x.shape)
+    except ValueError:
+        raise ValueError(f"b has shape {b.shape}, which does not broadcast to x's {x.shape}") from None
+
+
 def as_ptr(ptr, n):
     """Where ragged rows of ``n`` entries begin and the last one ends, checked, as contiguous intp."""
     ptr = asarray(ptr, "ptr")

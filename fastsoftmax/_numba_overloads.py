@@ -399,9 +399,9 @@ def _solve(y, b, axis=-1, ridge=0.0, out=None, backend=None, num_threads=None):
 
 
 @overload(api.logsumexp, prefer_literal=True)
-def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+def _logsumexp(x, axis=-1, b=None, keepdims=False, out=None, where=None, backend=None, num_threads=None):
     _check(axis, x=x)
-    _refuse(where=where, backend=backend, num_threads=num_threads)
+    _refuse(b=b, where=where, backend=backend, num_threads=num_threads)
     if not isinstance(_written(keepdims), bool):
         raise _error("takes keepdims=True or False, written so")
     reduced = _with_one if _written(keepdims) else _without
@@ -410,7 +410,7 @@ def _logsumexp(x, axis=-1, keepdims=False, out=None, where=None, backend=None, n
     finished = register_jitable((lambda a: a) if ndim or not _is_default(out) else (lambda a: a[()]))
     code = OPS.index("logsumexp")
 
-    def run(x, axis=-1, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+    def run(x, axis=-1, b=None, keepdims=False, out=None, where=None, backend=None, num_threads=None):
         a = np.ascontiguousarray(x)
         outer, n, inner, k = _canonical(a.shape, axis)
         _check_apart(a, out)

@@ -12,6 +12,7 @@ import numpy as np
 from fastsoftmax import _layouts, _options, _threads, registry
 from fastsoftmax._arrays import (
     Result,
+    as_factors,
     as_float,
     as_floats,
     as_mask,
@@ -115,15 +116,19 @@ def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_thread
 
 @front_door
 @also_on_device
-def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+def logsumexp(x, /, axis=-1, *, b=None, keepdims=False, out=None, where=None, backend=None, num_threads=None):
     """Logarithm of the sum of exponentials along ``axis``: ``max x + log1p(sum of exp of the others)``.
 
-    Source: Blanchard, Higham & Higham, IMA J. Numer. Anal. 41 (2021).
+    Source: Blanchard, Higham & Higham, IMA J. Numer. Anal. 41 (2021). With factors ``b`` it is
+    ``max x + log(sum of b * exp(x - max x))``, as SciPy has it.
 
     Parameters
     ----------
     x, axis, backend, num_threads
         As for `softmax`.
+    b : array_like, optional
+        Factors of the exponentials, broadcastable to ``x``: negative ones too, and 0 leaves an entry out
+        whatever it is. Converted to the dtype of ``x``, or to float32 for half precision.
     keepdims : bool
         Keep the reduced axes with length one.
     out : ndarray, optional
@@ -135,7 +140,7 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     -------
     ndarray or scalar
         ``x`` without ``axis``. -inf entries are ignored; a row of nothing else, or an empty one,
-        gives -inf; +inf gives +inf, and NaN gives NaN.
+        gives -inf; +inf gives +inf, and NaN gives NaN. A negative sum gives NaN.
 
     Raises
     ------
@@ -147,15 +152,22 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=No
     >>> import fastsoftmax as fs
     >>> fs.logsumexp([[1000.0, 1000.0], [0.0, 0.0]])
     array([1.00069315e+03, 6.93147181e-01])
+    >>> fs.logsumexp([[1000.0, 1000.0], [0.0, 0.0]], b=[1.0, -0.5])
+    array([ 9.99306853e+02, -6.93147181e-01])
     """
     x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
-    mask = () if where is None else (rows.loose_view(as_mask(where, x.shape)),)
     keepdims = _options.as_bool(keepdims, "keepdims")
     shape = rows.keepdims()[: x.ndim] if keepdims else rows.kept
-    result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=mask)
-    fill = None if where is None else -np.inf
-    _run("logsumexp", backend, rows, (rows.view(x), *mask, result.buffer), num_threads, fill)
+    op, beside, fill = "logsumexp", (), None
+    if b is not None:
+        b = as_factors(b, x)
+        op, beside = "weighted_logsumexp", (b if where is None else np.where(as_mask(where, x.shape), b, 0),)
+    elif where is not None:
+        beside, fill = (as_mask(where, x.shape),), -np.inf
+    beside = [rows.view(a) if fill is None else rows.loose_view(a) for a in beside]
+    result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=beside)
+    _run(op, backend, rows, (rows.view(x), *beside, result.buffer), num_threads, fill)
     if not x.size:
         result.buffer[...] = -np.inf
     return result.finish()

@@ -45,6 +45,7 @@ OPS = (
     "segment_logsumexp",
     "segment_softmax_vjp",
     "softmax_solve",
+    "weighted_logsumexp",
 )
 """Every op with a kernel. Backend modules define functions of these names, in this order; the JVP of
 softmax is its VJP, since the Jacobian is symmetric. The diagonals are layouts of the Jacobians, and soft

@@ -134,18 +134,16 @@ def _is_plain(a):
 def _weighted(a, b, axis, keepdims):
     """The logarithm of ``|sum b exp(a)|`` and the sign: positive and negative terms by themselves."""
     dtype = np.result_type(a, b, np.float32 if a.dtype == np.float32 else np.float64)
-    b = b.astype(dtype, copy=False)
-    negative = b < 0
-    with np.errstate(all="ignore"):
-        a = np.where(b == 0, -np.inf, a).astype(dtype, copy=False)
-        most = a.max(axis, keepdims=True)
-        most = np.where(np.isfinite(most), most, 0)
-        terms = (a - most) + np.log(np.abs(b))  # without the largest, which would round log b away
-        if negative.any():
-            plus, minus = (fs.logsumexp(terms, axis, where=w, keepdims=True) for w in (~negative, negative))
+    a, b = np.broadcast_arrays(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+    if not (b < 0).any():
+        log, sign = fs.logsumexp(a, axis, b=b, keepdims=True), 1
+    else:
+        with np.errstate(all="ignore"):
+            most = np.where(b == 0, -np.inf, a).max(axis, keepdims=True)
+            most = np.where(np.isfinite(most), most, 0)
+            # Without the largest, which would round the sums' difference away.
+            plus, minus = (fs.logsumexp(a - most, axis, b=np.maximum(w, 0), keepdims=True) for w in (b, -b))
             log, sign = most + _log_difference(plus, minus), np.sign(plus - minus)
-        else:
-            log, sign = most + fs.logsumexp(terms, axis, keepdims=True), 1
     results = log, _sign(log, sign)
     return results if keepdims else tuple(np.squeeze(r, axis)[()] for r in results)
 

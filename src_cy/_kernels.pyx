@@ -66,6 +66,7 @@ cdef extern from "call.h" nogil:
         LOG_SOFTMAX_JACOBIAN_DIAGONAL
         SOFT_CROSS_ENTROPY
         SOFTMAX_SOLVE
+        WEIGHTED_LOGSUMEXP
     bint is_square(op_t)
     const int TILE
 
@@ -478,6 +479,10 @@ def segment_softmax_vjp(cnp.ndarray y not None, cnp.ndarray g not None, cnp.ndar
 def softmax_solve(cnp.ndarray y not None, cnp.ndarray b not None, double ridge, cnp.ndarray out not None, *,
                   int num_threads=1):
     run_canonical(SOFTMAX_SOLVE, y, b, out, 1, num_threads, ridge)
+
+
+def weighted_logsumexp(cnp.ndarray x not None, cnp.ndarray b not None, cnp.ndarray out not None, *, int num_threads=1):
+    run_canonical(WEIGHTED_LOGSUMEXP, x, b, out, 0, num_threads)
 
 
 cdef class FloatingPointMode:

@@ -17,6 +17,7 @@ enum op {
     LOG_SOFTMAX_JACOBIAN_DIAGONAL,
     SOFT_CROSS_ENTROPY,
     SOFTMAX_SOLVE = SOFT_CROSS_ENTROPY + 6, /* soft_cross_entropy_with_grad and ragged rows are between */
+    WEIGHTED_LOGSUMEXP,
 };
 
 /* Whether a row of n entries has a result of n * n. */

@@ -7,6 +7,7 @@
 #include "soft_cross_entropy.hpp"
 #include "softmax.hpp"
 #include "solve.hpp"
+#include "weighted.hpp"
 
 namespace {
 /* f(Op<op>{}) */
@@ -23,6 +24,7 @@ template <class F> INLINE void with_op(enum op op, F f) {
     case LOG_SOFTMAX_JACOBIAN_DIAGONAL: return f(Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL>{});
     case SOFT_CROSS_ENTROPY: return f(Op<SOFT_CROSS_ENTROPY>{});
     case SOFTMAX_SOLVE: return f(Op<SOFTMAX_SOLVE>{});
+    case WEIGHTED_LOGSUMEXP: return f(Op<WEIGHTED_LOGSUMEXP>{});
     case SOFTMAX_JACOBIAN:
     case LOG_SOFTMAX_JACOBIAN: return;
     }

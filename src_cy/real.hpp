@@ -32,6 +32,7 @@ template <> struct Constants<double> {
     static constexpr double log_coefficients[] = {
         1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01, 2.222219843214978396e-01,
         2.857142874366239149e-01, 3.999999999940941908e-01, 6.666666666666735130e-01};
+    static constexpr double least_normal = 0x1p-1022, to_normal = 0x1p64, log_to_normal = 44.361419555836500;
 };
 
 template <> struct Constants<float> {
@@ -54,6 +55,7 @@ template <> struct Constants<float> {
     static constexpr float log2_high = 6.9313812256e-01f;
     static constexpr float log2_low = 9.0580006145e-06f;
     static constexpr float log_coefficients[] = {0.24279078841f, 0.28498786688f, 0.40000972152f, 0.66666662693f};
+    static constexpr float least_normal = 0x1p-126f, to_normal = 0x1p32f, log_to_normal = 22.1807098f;
 };
 
 template <class V> using constants_of = Constants<real_of<V>>;

@@ -80,7 +80,7 @@ MUTANTS = [
         ('_forward("log_softmax", -np.inf, x', '_forward("log_softmax", 0.0, x'),
         ("rows.keepdims()[: x.ndim]", "rows.keepdims()"),
         (
-            "result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=mask)",
+            "result = Result(shape, x.dtype, rows.reduced, out=out, inputs=(x,), beside=beside)",
             "result = Result(shape, x.dtype, rows.reduced, out=out)",
         ),
         (
@@ -444,10 +444,10 @@ MUTANTS = [
     ),
     *_of(
         "fastsoftmax/scipy.py",
-        ("np.where(b == 0, -np.inf, a)", "np.where(b == 0, a, a)"),
+        ("np.where(b == 0, -np.inf, a).max", "a.max"),
         ("np.where(np.isfinite(most), most, 0)", "most"),
         ("np.where(np.isfinite(most), most, 0)", "np.zeros_like(most)"),
-        ("b = b.astype(dtype, copy=False)", "pass"),
+        ("(a.astype(dtype, copy=False), b.astype(dtype, copy=False))", "(a, b)"),
         ("np.sign(plus - minus)", "1"),
         ("np.where(plus == minus, 0, -np.abs(plus - minus))", "-np.abs(plus - minus)"),
         ("np.where(gap < -0.7, np.log1p(-np.exp(gap)), np.log(-np.expm1(gap)))", "np.log1p(-np.exp(gap))"),

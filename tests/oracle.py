@@ -43,6 +43,7 @@ JACOBIANS = {"softmax_jacobian": "softmax", "log_softmax_jacobian": "log_softmax
 ROWS = tuple(op for op in OPS if op not in JACOBIANS)
 NOT_ON_CUDA = (
     "softmax_solve",
+    "weighted_logsumexp",
     "soft_cross_entropy",
     "soft_cross_entropy_with_grad",
     "segment_softmax",
@@ -276,6 +277,17 @@ def exact_soft_cross_entropy(x, t, weight=None, sample_weight=None, smoothing=0.
             gradients[-1][k], size[k] = others - total * one_minus, abs(others) + abs(total * one_minus)
         sizes.append([float(a) for a in size])
     return Exact.of(losses), Exact.of(gradients), np.array(sizes)
+
+
+def exact_weighted_logsumexp(x, b, mp=_product_digits):
+    """Of finite rows, and how much larger the sum of the terms' sizes is than theirs."""
+    logs, gaps = [], []
+    for row, factors in zip(*(np.asarray(a, np.float64).tolist() for a in (x, b)), strict=True):
+        terms = [mp.mpf(w) * mp.exp(mp.mpf(a)) for a, w in zip(row, factors, strict=True)]
+        total = mp.fsum(terms)
+        logs.append(mp.log(total))
+        gaps.append(float(mp.fsum(map(abs, terms)) / total))
+    return Exact.of(logs), np.array(gaps)
 
 
 def _exact_row(op, row, mp=_forward_digits):

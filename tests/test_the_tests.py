@@ -275,6 +275,17 @@ def mean_left_in(y, b, ridge, out):
         out[...] = b / y
 
 
+@plant("weighted_logsumexp")
+def sizes_of_factors(x, b, out):
+    specification.weighted_logsumexp(x, np.abs(b), out)
+
+
+@plant("weighted_logsumexp")
+def factors_of_zero_times_infinity(x, b, out):
+    with np.errstate(all="ignore"):
+        out[...] = np.log((b * np.exp(x)).sum(axis=1))
+
+
 # ---- the checks, by op: each is what a test file runs on every backend ------------------------------
 
 F8 = np.dtype(np.float64)
@@ -350,7 +361,18 @@ def _solutions(backend, ridge):
     checks.check_solutions(y, b, ridge, backend)
 
 
+def _weighted(row, factors, expected):
+    def check(backend):
+        checks.assert_close(fs.logsumexp(row, b=factors, backend=backend), expected, F8)
+
+    return check
+
+
 CHECKS = {
+    "weighted_logsumexp": {
+        "a difference": _weighted([1.0, 0.0], [1.0, -0.5], np.log(np.e - 0.5)),
+        "what takes no part": _weighted([np.inf, 0.0], [0.0, 2.0], np.log(2)),
+    },
     "softmax": {
         "autograd, offset rows": lambda b: checks.check_autograd("softmax", FAMILY["offset_rows"](F8), b),
         "autograd, sources": lambda b: checks.check_autograd("softmax", FAMILY["sources_100x5"](F8), b),
@@ -441,6 +463,8 @@ NOTICED_BY = {
     "scale_forgotten": {"mean", "autograd"},
     "probability_minus_one": {"ulps, likeliest label"},
     "onehot_forgotten": {"autograd", "ulps, likeliest label"},
+    "sizes_of_factors": {"a difference"},
+    "factors_of_zero_times_infinity": {"what takes no part"},
     "sample_weight_forgotten": {"weights of rows"},
     "total_for_probability": {"any targets"},
     "probability_minus_target": {"saturated"},

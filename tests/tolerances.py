@@ -35,6 +35,7 @@ LOGSUMEXP_EPS = 2
 PRODUCT_EPS = 6
 ROW_SUM_EPS = 2
 SOFT_EPS = 7
+WEIGHTED_SUM_EPS = 4
 SOLUTION_EPS = 6
 SOLUTION_REACH = 2.0**-11  # of eps of each of b's dominant entries
 

@@ -120,6 +120,7 @@ def segments(x32: F32, x64: F64, ptr: Ints) -> None:
 def losses(x32: F32, x64: F64, matrix: Matrix, labels: Ints, reduction: Literal["mean", "none"]) -> None:
     assert_type(fs.cross_entropy(x32, labels), np.float32)
     assert_type(fs.cross_entropy(x64, x64, sample_weight=[1.0, 0.5]), np.float64)
+    assert_type(fs.logsumexp(x64, None, b=[1.0, 0.5]), np.float64)
     assert_type(fs.cross_entropy(x32, [0, 1], reduction="sum", ignore_index=-1), np.float32)
     assert_type(fs.cross_entropy(x32, labels, reduction="none", weight=x32, label_smoothing=0), F32)
     assert_type(fs.cross_entropy(x32, labels, reduction=reduction), np.float32 | F32)

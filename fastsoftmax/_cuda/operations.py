@@ -24,7 +24,9 @@ def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_thread
     return _forward("log_softmax", -math.inf, x, axis, out, where, backend)
 
 
-def logsumexp(x, /, axis=-1, *, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+def logsumexp(x, /, axis=-1, *, b=None, keepdims=False, out=None, where=None, backend=None, num_threads=None):
+    if b is not None:
+        raise NotImplementedError("b has no kernel on CUDA devices: have x on the CPU")
     with Call(backend, x=x).on_its_device() as call:
         if where is not None:
             call.mask(where)

@@ -26,6 +26,7 @@ segment_log_softmax = kernels.segment_log_softmax
 segment_logsumexp = kernels.segment_logsumexp
 segment_softmax_vjp = kernels.segment_softmax_vjp
 softmax_solve = kernels.softmax_solve
+weighted_logsumexp = kernels.weighted_logsumexp
 
 for _jacobian in (softmax_jacobian, log_softmax_jacobian):
     _jacobian.elements = lambda canonical: math.prod(canonical) * canonical[1]  # those of the result

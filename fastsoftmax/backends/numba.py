@@ -499,6 +499,55 @@ def softmax_solve(y, b, ridge, out, part, parts, stop):
                 look_ahead(b, None, t, j)
 
 
+@_kernel(_in, _in, lambda dtype: _out(dtype, 2))
+def weighted_logsumexp(x, b, out, part, parts, stop):
+    tile, weights = scratch(x), scratch(x)
+    zero, nothing = splat(x, 0), splat(x, -np.inf)
+    for k in share(x, part, parts):
+        t = task(x, k, stop)
+        fetch(tile, x, t, nothing)
+        fetch(weights, b, t, zero)
+        m = nothing
+        for start in stretches(t):
+            for j in stretch(t, start):
+                v = where_equal(vector(weights, j), zero, nothing, vector(tile, j))  # takes no part
+                set_vector(tile, j, v)
+                m = larger(v, m)
+        m = fold_largest(m) if t.folds else m
+        # log sum_j b_j exp(x_j) = m + log sum_j b_j exp(x_j - m)
+        shift, s = shift_of(m), no_sum(x)
+        for start in stretches(t):
+            s = before(start, s)
+            for j in stretch(t, start):
+                v = vector(tile, j)
+                e = where_equal(v, nothing, zero, exp_shifted(v, shift) * constant(x, "POWER_INVERSE"))
+                s = add(s, e * vector(weights, j))
+                look_ahead(x, None, t, j)
+                look_ahead(b, None, t, j)
+        sums, of_largest = total(t, s), exp_shifted(m, shift) * constant(x, "POWER_INVERSE")
+        for r in range(rows_in(t)):
+            most = np.float64(lane(m, r))
+            log = most + np.log(np.float64(lane(sums, r)) / np.float64(lane(of_largest, r)))
+            if not np.isfinite(log):
+                log = _of_infinities(tile, weights, t, r, most if most == -np.inf else log)
+            out[row_at(x, k, r)] = log
+
+
+@inlined
+def _of_infinities(tile, weights, t, r, otherwise):
+    """What infinities and NaN in a row make of its weighted logsumexp; without them ``otherwise``."""
+    result = otherwise
+    for j in range(t.vectors * (lanes(tile) if t.folds else 1)):
+        x, b = tile[_entry(t, tile, j, r)], weights[_entry(t, tile, j, r)]
+        infinite = x == np.inf or np.isinf(b)
+        if b != 0:
+            if x != x or b != b or (infinite and (b < 0 or x == -np.inf)):
+                return np.nan
+            if infinite:
+                result = np.inf
+    return result
+
+
 @inlined
 def _centre(y_tile, y_max, g_tile, t):
     """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g.

@@ -290,6 +290,29 @@ def softmax_solve(y, b, ridge, out):
             _store(v, out[part])
 
 
+@_interruptible()
+def weighted_logsumexp(x, b, out):
+    blocks = _blocks((x, b), out)
+    for axis, work, (x, b), out in blocks:
+        x = np.where(b == 0, x.dtype.type(-np.inf), x)  # takes no part
+        m = np.maximum.reduce(x, axis=axis, keepdims=True).astype(np.float64)
+        shift = np.where(np.isfinite(m), m, 0.0)
+
+        def terms_of(part, terms, x=x, b=b, shift=shift, work=work):
+            _exp(work, x[part], shift, terms)
+            terms *= b[part]
+            np.copyto(terms, 0.0, where=b[part] == 0)
+
+        # log sum_j b_j exp(x_j) = m + log sum_j b_j exp(x_j - m)
+        lse = m + np.log(_sum(work, terms_of, x, axis))
+        if not np.isfinite(lse).all():
+            infinite = (x == np.inf) | np.isinf(b)
+            wrong = np.isnan(x) | np.isnan(b) | (infinite & ((b < 0) | (x == -np.inf)))
+            infinite, wrong = (np.logical_or.reduce(a, axis=axis, keepdims=True) for a in (infinite, wrong))
+            np.copyto(lse, np.where(wrong, np.nan, np.inf), where=infinite)
+        _store(lse, out)
+
+
 class _Scratch:
     """Buffers by name, kept from call to call: a fresh one of 512 KB costs 128 page faults, 0.1 ms."""
 

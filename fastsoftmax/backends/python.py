@@ -149,6 +149,12 @@ def softmax_solve(y, b, ridge, out):
         out[o, :, i] = _solve_row(y_row, b_row, ridge)
 
 
+@_slow
+def weighted_logsumexp(x, b, out):
+    for (o, i, row), (_, _, weights) in zip(_each_row(x), _each_row(b), strict=True):
+        out[o, i] = _weighted_logsumexp_row(row, weights)
+
+
 def _each_row(x):
     outer, _, inner = x.shape
     for o in range(outer):
@@ -218,6 +224,21 @@ def _logsumexp_row(row):
     if any(math.isnan(a) for a in row):
         return NAN
     return INF if INF in row else -INF
+
+
+def _weighted_logsumexp_row(row, weights):
+    taken = [(a, b) for a, b in zip(row, weights, strict=True) if b != 0]
+    if any(math.isnan(a) or math.isnan(b) for a, b in taken):
+        return NAN
+    if infinite := [(a, b) for a, b in taken if a == INF or math.isinf(b)]:
+        return INF if all(b > 0 and a > -INF for a, b in infinite) else NAN
+    m = max((a for a, _ in taken), default=-INF)
+    if m == -INF:
+        return m
+    # log sum_j b_j exp(x_j) = m + log sum_j b_j exp(x_j - m)
+    exps = [_exp_shifted(a, m) for a, _ in taken]
+    total = _sum([b * (e + e * error) for (_, b), (e, error) in zip(taken, exps, strict=True)])
+    return m + math.log(total) if total > 0 else -INF if total == 0 else NAN
 
 
 def _vjp_row(y, g):
