@@ -177,9 +177,12 @@ def _numpy():
         d = x - x.max(axis, keepdims=True)
         return np.subtract(d, np.log(np.exp(d).sum(axis, keepdims=True)), out=out)
 
-    def logsumexp(x, axis, out):
+    def logsumexp(x, axis, out, b=None):
         m = x.max(axis, keepdims=True)
-        return (m + np.log(np.exp(x - m).sum(axis, keepdims=True))).squeeze(axis)
+        e = np.exp(x - m)
+        if b is not None:
+            e *= b
+        return (m + np.log(e.sum(axis, keepdims=True))).squeeze(axis)
 
     def softmax_vjp(y, g, axis, out):
         return np.multiply(y, g - (y * g).sum(axis, keepdims=True), out=out)
@@ -493,8 +496,10 @@ def _numexpr():
         m, _, total = shifted_exp_sum(x, axis)
         return evaluate("x - m - log(total)", out, x=x, m=m, total=total)
 
-    def logsumexp(x, axis, out):
-        m, _, total = shifted_exp_sum(x, axis)
+    def logsumexp(x, axis, out, b=None):
+        m, e, total = shifted_exp_sum(x, axis)
+        if b is not None:
+            total = evaluate("b * e", b=b, e=e).sum(axis, keepdims=True)
         return evaluate("m + log(total)", m=m, total=total).squeeze(axis)
 
     def softmax_vjp(y, g, axis, out):

@@ -399,15 +399,16 @@ print(json.dumps([[m for m in {HEAVY} if sys.modules.get(m)], threading.active_c
     assert json.loads(processes.python(code)) == [[], 1]
 
 
-def test_import_takes_little_longer_than_numpys():
-    """< 1.3 times `import numpy`, the best of five processes."""
+def test_import_takes_little_longer_than_numpys(tmp_path):
+    """< 1.3 times `import numpy`, the best of five processes, with the byte code that an installation has."""
+    environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     code = """
 import time
 t0 = time.perf_counter(); import numpy
 t1 = time.perf_counter(); import fastsoftmax
 t2 = time.perf_counter(); print((t2 - t0) / (t1 - t0))
 """
-    assert min(float(processes.python(code)) for _ in range(5)) < 1.3
+    assert min(float(processes.python(code, **environment)) for _ in range(5)) < 1.3
 
 
 STATUS = "\nimport fastsoftmax as fs, json; fs.softmax([[0.0, 1.0]]); print(json.dumps(fs.backend_status()))"
