@@ -131,7 +131,7 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const v
         none[w] = splat<V>(NAN);
     }
     if (r.call->target.everywhere)
-        on<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(&r.call->target, {}), q, scale, none, none});
+        on_seldom<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(&r.call->target, {}), q, scale, none, none});
     else
         on<known>(r.g, Times<R>{r.out, r.out, q});
     clear(r, ignored);
@@ -174,7 +174,7 @@ template <> struct Op<CROSS_ENTROPY> {
             most[w] = nan_unless_finite(most[w]);
             a[w].look_up(r, w);
         }
-        if (t->everywhere) on<known>(r.g, HalfGaps<R, false>{r.a, Weights<R, false>(t, {}), most, gaps});
+        if (t->everywhere) on_seldom<known>(r.g, HalfGaps<R, false>{r.a, Weights<R, false>(t, {}), most, gaps});
         grid_summary<known>(r, r.out, most, s);
         for (int w = 0; w < vectors<R>(r.g); w++) {
             V loss = loss_at_label(a[w].at * a[w].sample, most[w], a[w].x, s[w].log1p_rest);
