@@ -308,6 +308,17 @@ def _forward(op):
     overload(getattr(api, op))(function)
 
 
+@register_jitable
+def _pair(first, second, out):
+    """Both as kernels take them, of one shape and apart from ``out`` but for entry by entry."""
+    a, b = np.ascontiguousarray(first), np.ascontiguousarray(second)
+    if a.shape != b.shape:
+        raise ValueError("the arrays must have the same shape")
+    _check_apart(a, out)
+    _check_apart(b, out)
+    return a, b
+
+
 def _product(op, kernel):
     code = OPS.index(kernel)
 
@@ -317,11 +328,7 @@ def _product(op, kernel):
         _refuse(backend=backend, num_threads=num_threads)
 
         def run(y, g, axis=-1, out=None, backend=None, num_threads=None):
-            a, b = np.ascontiguousarray(y), np.ascontiguousarray(g)
-            if a.shape != b.shape:
-                raise ValueError("the arrays must have the same shape")
-            _check_apart(a, out)
-            _check_apart(b, out)
+            a, b = _pair(y, g, out)
             result = _writable(out, a.shape, a.dtype)
             outer, n, inner, _ = _canonical(a.shape, axis)
             _call(code, a, b, result, None, None, None, None, None, outer, n, inner, 0.0, 1.0)
@@ -382,11 +389,7 @@ def _solve(y, b, axis=-1, ridge=0.0, out=None, backend=None, num_threads=None):
         raise _error(f"takes a number of 0 or more: ridge is {ridge}")
 
     def run(y, b, axis=-1, ridge=0.0, out=None, backend=None, num_threads=None):
-        a, c = np.ascontiguousarray(y), np.ascontiguousarray(b)
-        if a.shape != c.shape:
-            raise ValueError("the arrays must have the same shape")
-        _check_apart(a, out)
-        _check_apart(c, out)
+        a, c = _pair(y, b, out)
         result = _writable(out, a.shape, a.dtype)
         outer, n, inner, _ = _canonical(a.shape, axis)
         added = _check_ridge(ridge, a.dtype)
@@ -532,12 +535,8 @@ def _segment_softmax_vjp(y, g, ptr, out=None, backend=None, num_threads=None):
     code = OPS.index("softmax_vjp")
 
     def run(y, g, ptr, out=None, backend=None, num_threads=None):
-        a, b = np.ascontiguousarray(y), np.ascontiguousarray(g)
-        if a.shape != b.shape:
-            raise ValueError("the arrays must have the same shape")
+        a, b = _pair(y, g, out)
         places = _places(ptr, a.size)
-        _check_apart(a, out)
-        _check_apart(b, out)
         result = _writable(out, a.shape, a.dtype)
         _call_segments(code, a, b, result, None, places)
         return result

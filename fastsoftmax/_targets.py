@@ -35,7 +35,10 @@ class Targets(NamedTuple):
 def targets_of(rows, dtype, labels, weight, sample_weight, ignore_index, smoothing):
     """Those of the ``rows`` of logits of ``dtype``, or an error that names what is wrong with them."""
     labels = asarray(labels, "labels")
-    labels = (as_probabilities if is_soft(labels) else as_labels)(labels, rows, dtype, ignore_index)
+    if is_soft(labels):
+        labels = as_probabilities(labels, rows, dtype, ignore_index)
+    else:
+        labels = as_labels(labels, rows, ignore_index)
     weight = None if weight is None else as_weight(weight, rows.canonical[1], dtype)
     if sample_weight is not None:
         sample_weight = as_sample_weight(sample_weight, rows, dtype)
@@ -47,7 +50,7 @@ def is_soft(labels):
     return labels.dtype.kind == "f" or is_half(labels.dtype)
 
 
-def as_probabilities(labels, rows, dtype, ignore_index=None):
+def as_probabilities(labels, rows, dtype, ignore_index):
     """One for each logit of ``dtype``, in canonical form: of the dtype that kernels compute in, or halves."""
     check_probabilities(labels, rows, ignore_index)
     labels = as_float(labels, "labels")
@@ -75,7 +78,7 @@ def check_probabilities(labels, rows, ignore_index):
         )
 
 
-def as_labels(labels, rows, _=None, ignore_index=None):
+def as_labels(labels, rows, ignore_index=None):
     """Class labels of shape ``x`` without ``axis``, as canonical ``(outer, inner)`` intp; ignored ones -1."""
     if labels.dtype.kind not in "iu":
         raise TypeError(

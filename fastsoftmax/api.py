@@ -376,7 +376,8 @@ def softmax_solve(y, b, /, axis=-1, *, ridge=0.0, out=None, backend=None, num_th
     >>> fs.softmax_solve([0.5, 0.5], [1.0, 0.0], ridge=0.5)
     array([1.5, 0.5])
     """
-    own = as_float(b, "b").dtype
+    b = as_float(b, "b")
+    own = b.dtype
     y, b = as_floats(y=y, b=b)
     same_shape("y", y, "b", b)
     ridge = _options.as_ridge(ridge, computed_in(y.dtype))

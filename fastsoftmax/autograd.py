@@ -402,13 +402,7 @@ def _without_its_sum(a, y, axis):
 
 def _along(g, x, axis):
     """One value a row, or one in all, as an array that broadcasts to ``x``."""
-    return g if np.ndim(g) in (0, np.ndim(x)) else anp.reshape(g, _kept(np.shape(x), axis))
-
-
-def _kept(shape, axis):
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = {a % len(shape) for a in axes}
-    return tuple(1 if i in axes else s for i, s in enumerate(shape))
+    return g if np.ndim(g) in (0, np.ndim(x)) else anp.reshape(g, rows_of(np.shape(x), axis).keepdims())
 
 
 defvjp(softmax, lambda y, x, axis=-1: lambda g: softmax_vjp(y, g, axis))
@@ -514,7 +508,8 @@ class _Weights:
         given = labels
         while isbox(given):
             given = getval(given)
-        rows, self._kept = rows_of(np.shape(x), axis), _kept(np.shape(x), axis)
+        rows = rows_of(np.shape(x), axis)
+        self._kept = rows.keepdims()
         options = weight, sample_weight, ignore_index, label_smoothing
         targets = targets_of(rows, np.dtype(np.float64), np.asarray(given), *options)
         self._labels, self._targets, self._axis = labels, targets, axis

@@ -505,7 +505,7 @@ def _one_a_row(a, x, axes):
 
 def _valid(labels, n, ignore_index):
     rows = rows_of((*np.shape(labels), n), -1)
-    return as_labels(labels, rows, ignore_index=ignore_index).reshape(rows.kept)
+    return as_labels(labels, rows, ignore_index).reshape(rows.kept)
 
 
 def _classes(x, axes):

@@ -206,6 +206,14 @@ template <bool known, class Pass> INLINE void on(const Grid &g, const Pass &pass
         on_kind<WIDE>(g, pass);
 }
 
+/* The same of one that is seldom needed, which is not inlined. */
+template <bool known, class Pass> INLINE void on_seldom(const Grid &g, const Pass &pass) {
+    if constexpr (known)
+        on_kind<TALL>(g, pass);
+    else
+        on<false>(g, pass);
+}
+
 /* Between chunks the call may be given up. Not within such a pass: (3, 100000) float32 would take 1.1 times as long. */
 template <Kind kind, class Pass> COLD void in_chunks(const Grid g, const Pass &pass) {
     for (ptrdiff_t line = 0, end; line < g.lines && !is_given_up(g.given_up); line = end) {

@@ -82,14 +82,13 @@ template <> struct Op<SOFTMAX_VJP> {
             products<known, false>(r, c, sum, known || how);
     }
 
-    /* The products of rows whose centres are known, with the sum formed `anew` where not all are 0. What is seldom needed is
-     * not inlined. */
+    /* The products of rows whose centres are known, with the sum formed `anew` where not all are 0. */
     template <bool known, bool scaled, class R>
     static ALWAYS void products(const Rows<R> &r, const Centre<vec<R>> *c, Sum<R> *sum, bool anew) {
         vec<R> dot[MOST_VECTORS];
         const auto pass = [&](const auto &pass) ALWAYS {
-            if constexpr (known && scaled)
-                on_kind<TALL>(r.g, pass);
+            if constexpr (scaled)
+                on_seldom<known>(r.g, pass);
             else
                 on<known>(r.g, pass);
         };

@@ -104,14 +104,6 @@ template <class R, bool along> struct TargetGradient {
     }
 };
 
-/* Run a pass of theirs on rows side by side; where labels are integers it is seldom needed, and not inlined. */
-template <bool known, class Pass> INLINE void on_seldom(const Grid &g, const Pass &pass) {
-    if constexpr (known)
-        on_kind<TALL>(g, pass);
-    else
-        on<false>(g, pass);
-}
-
 /* What they contribute to a row's loss, times the weight of the row. */
 template <class V> INLINE V loss_everywhere(V half_gaps, V total, V sample, const Summary<V> &s) {
     return 2 * (sample * half_gaps) + sample * total * s.log1p_rest;

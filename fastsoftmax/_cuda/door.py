@@ -6,11 +6,13 @@ from importlib import import_module
 from fastsoftmax import _torch, registry
 from fastsoftmax._cuda.interop import on_device
 
+_NOT_ON_DEVICES = (*registry.SEGMENTS, "softmax_solve")
+
 
 def also_on_device(function):
     """A public operation that leaves device arrays to the one of its name in `operations`; and tensors."""
     name = function.__name__
-    needed = name if name in registry.SEGMENTS else "softmax"
+    needed = name if name in _NOT_ON_DEVICES else "softmax"
 
     @wraps(function)
     def op(*args, **kwargs):

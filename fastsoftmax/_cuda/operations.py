@@ -8,7 +8,6 @@ loss and gradient NaN. Signatures and meaning are those of `fastsoftmax.api`.
 import math
 from functools import partial
 
-from fastsoftmax import registry
 from fastsoftmax._arrays import rows_of
 from fastsoftmax._cuda.calls import Call, Result
 from fastsoftmax._cuda.recipes import jacobian_recipe, rows_recipe
@@ -54,10 +53,6 @@ def log_softmax_vjp(logy, g, /, axis=-1, *, out=None, backend=None, num_threads=
 
 def log_softmax_jvp(logy, t, /, axis=-1, *, out=None, backend=None, num_threads=None):
     return _product("log_softmax_jvp", axis, out, backend, logy=logy, t=t)
-
-
-def softmax_solve(y, b, /, axis=-1, *, ridge=0.0, out=None, backend=None, num_threads=None):
-    registry.find("softmax_solve", "cuda")  # which has none, and says so
 
 
 def softmax_jacobian(y, /, axis=-1, *, layout="batched", out=None, backend=None, num_threads=None):

@@ -66,15 +66,13 @@ def softmax_jacobian(y, out):
 
 @_slow
 def cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
-    for o, i, row in _each_row(x):
-        targets = _targets(len(row), labels[o, i], weight, _at(sample_weight, o, i), smoothing)
+    for o, i, row, targets in _each_target(x, labels, weight, sample_weight, smoothing):
         loss[o, i] = _cross_entropy_row(row, targets)
 
 
 @_slow
 def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
-    for o, i, row in _each_row(x):
-        targets = _targets(len(row), labels[o, i], weight, _at(sample_weight, o, i), smoothing)
+    for o, i, row, targets in _each_target(x, labels, weight, sample_weight, smoothing):
         loss[o, i] = _cross_entropy_row(row, targets)
         out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
 
@@ -101,15 +99,13 @@ def log_softmax_jacobian_diagonal(logy, out):
 
 @_slow
 def soft_cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
-    for o, i, row in _each_row(x):
-        targets = _soft_targets(labels[o, :, i].tolist(), weight, _at(sample_weight, o, i), smoothing)
+    for o, i, row, targets in _each_target(x, labels, weight, sample_weight, smoothing):
         loss[o, i] = _cross_entropy_row(row, targets)
 
 
 @_slow
 def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
-    for o, i, row in _each_row(x):
-        targets = _soft_targets(labels[o, :, i].tolist(), weight, _at(sample_weight, o, i), smoothing)
+    for o, i, row, targets in _each_target(x, labels, weight, sample_weight, smoothing):
         loss[o, i] = _cross_entropy_row(row, targets)
         out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
 
@@ -313,18 +309,19 @@ def _coefficient(y, b, ridge):
     return c if math.isfinite(c) else NAN
 
 
-def _at(sample_weight, o, i):
-    return 1.0 if sample_weight is None else float(sample_weight[o, i])
+def _each_target(x, labels, weight, sample_weight, smoothing):
+    """Rows, and the `_targets` of their labels: probabilities, or what a class index stands for."""
+    for o, i, row in _each_row(x):
+        of_row = 1.0 if sample_weight is None else float(sample_weight[o, i])
+        if labels.ndim == 3:
+            t = labels[o, :, i].tolist()
+        else:
+            t = [float(j == labels[o, i]) for j in range(len(row))]
+            of_row = of_row if labels[o, i] >= 0 else 0.0  # ignored
+        yield o, i, row, _targets(t, weight, of_row, smoothing)
 
 
-def _targets(n, label, weight, sample_weight, smoothing):
-    """Those of an integer label; None of an ignored one."""
-    return _soft_targets(
-        [float(j == label) for j in range(n)], weight, sample_weight if label >= 0 else 0.0, smoothing
-    )
-
-
-def _soft_targets(t, weight, sample_weight, smoothing):
+def _targets(t, weight, sample_weight, smoothing):
     """The loss is ``sum_j targets[j] * nll[j]``, as PyTorch defines it; None where a row takes no part."""
     n = len(t)
     weight = [1.0] * n if weight is None else weight.tolist()
