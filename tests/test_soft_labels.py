@@ -70,11 +70,14 @@ LONG = {
     "one high and certain": lambda n: (np.where(np.arange(n) == 1, 40.0, 0.0), np.eye(1, n, 1)[0]),
     "steps": lambda n: (np.arange(n) % 7 * 0.1, np.arange(n) % 3 / 3),
     "thirds": lambda n: (np.full(n, 1 / 3), np.full(n, 1 / 3)),
+    "few values": lambda n: tuple(
+        np.where(np.arange(n) % 1000 == 0, *of) for of in ((5.3, -2.1), (0.7, 1e-5))
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", LONG)
-@pytest.mark.parametrize("n", [4097, 70_000])
+@pytest.mark.parametrize("n", [4097, 70_000, 1_000_000])
 def test_long_rows(kind, n, backend, dtype):
     if checks.is_slow(backend) and n > 5000:
         n = 20_001
