@@ -34,7 +34,8 @@ template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R m
     V none = splat<V>(NAN);
     Ratio<V> q;
     const auto e = r.lines_of(r.out);
-    quotients<R>(1, &factor, &s, e, &none, &q, [&](auto pass) ALWAYS { on_kind<ROW>(r.grid(), pass); });
+    quotients<R>(1, &factor, &s, &q);
+    keep_digits<R>(1, &factor, &s, e, &none, &q, [&](auto pass) ALWAYS { on_kind<ROW>(r.grid(), pass); });
     if (everywhere)
         on_kind<ROW>(r.grid(), TargetGradient<R, true>{e, e, Weights<R, true>(t, {}), &q, &scales, &none, &none});
     else
@@ -133,7 +134,8 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const v
         none[w] = splat<V>(NAN);
     }
     const auto seldom = [&](auto pass) ALWAYS { on_seldom<known>(r.g, pass); };
-    quotients<R>(vectors<R>(r.g), factor, s, r.out, none, q, seldom);
+    quotients<R>(vectors<R>(r.g), factor, s, q);
+    if (r.call->target.weight || r.samples) keep_digits<R>(vectors<R>(r.g), factor, s, r.out, none, q, seldom);
     if (r.call->target.everywhere)
         on_seldom<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(&r.call->target, {}), q, scale, none, none});
     else

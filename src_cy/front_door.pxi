@@ -167,16 +167,6 @@ cdef class FrontDoor:
                 said.axis = value
             elif name == "out" and self.times == 1:
                 said.out = value
-            elif name == "backend":
-                said.backend = value
-            elif name == "num_threads":
-                said.num_threads = value
-            elif name == "where" and not is_loss and self.arity == 1 and self.times < 2:
-                said.where = value
-            elif name == "keepdims" and self.op == LOGSUMEXP and type(value) is bool:
-                said.keepdims = value
-            elif name == "ridge" and self.op == SOFTMAX_SOLVE and type(value) is float:
-                said.ridge = value
             elif is_loss and name == "weight":
                 said.weight = value
             elif is_loss and name == "sample_weight":
@@ -187,6 +177,16 @@ cdef class FrontDoor:
                 said.reduction = None if value == "mean" else value
             elif is_loss and name == "label_smoothing" and type(value) is float and 0 <= value <= 1:
                 said.smoothing = value
+            elif name == "backend":
+                said.backend = value
+            elif name == "num_threads":
+                said.num_threads = value
+            elif name == "where" and not is_loss and self.arity == 1 and self.times < 2:
+                said.where = value
+            elif name == "keepdims" and self.op == LOGSUMEXP and type(value) is bool:
+                said.keepdims = value
+            elif name == "ridge" and self.op == SOFTMAX_SOLVE and type(value) is float:
+                said.ridge = value
             else:
                 return None
         if said.num_threads is not None and (type(said.num_threads) is not int or said.num_threads < 1):

@@ -75,22 +75,31 @@ cdef double sum_of_weights(cnp.npy_intp rows, cnp.ndarray labels, cnp.ndarray we
     Without labels, as probabilities are, rows have no weight of a class. NaN if one is far from 1.
     """
     cdef cnp.npy_intp i
-    cdef bint are_near = True
     cdef cnp.ndarray taken = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
     cdef Py_ssize_t* at = NULL if labels is None else <Py_ssize_t*>cnp.PyArray_DATA(labels)
     cdef double* to = <double*>cnp.PyArray_DATA(taken)
-    cdef double sample, of_class
+    if not (are_near_one(samples) and (labels is None or are_near_one(weight))):
+        return NAN
+    cdef double sample
     for i in range(rows):
         sample = 1 if samples is None else entry_of(samples, i)
-        of_class = 1 if at == NULL or weight is None or at[i] < 0 else entry_of(weight, at[i])
-        to[i] = 0 if sample == 0 or at != NULL and at[i] < 0 else of_class * sample
-        are_near &= is_near_one(sample) and is_near_one(of_class)
-    return sum_of(taken) if are_near else NAN
+        if at == NULL:
+            to[i] = sample
+        elif at[i] < 0 or sample == 0:
+            to[i] = 0
+        else:
+            to[i] = sample if weight is None else entry_of(weight, at[i]) * sample
+    return sum_of(taken)
 
 
-cdef bint is_near_one(double weight) noexcept:
-    """Or 0: of such a row no product leaves the range, whatever is computed with."""
-    return weight == 0 or 2.0 ** -30 <= abs(weight) <= 2.0 ** 30
+cdef bint are_near_one(cnp.ndarray weights) noexcept:
+    """All, or 0: no product of a weight of each kind leaves the range, whatever is computed with."""
+    cdef cnp.npy_intp i
+    cdef bint are_near = True
+    if weights is not None:
+        for i in range(cnp.PyArray_SIZE(weights)):
+            are_near &= entry_of(weights, i) == 0 or 2.0 ** -30 <= abs(entry_of(weights, i)) <= 2.0 ** 30
+    return are_near
 
 
 cdef double entry_of(cnp.ndarray a, Py_ssize_t i) noexcept:

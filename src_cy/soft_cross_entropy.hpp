@@ -42,7 +42,8 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
         if (any(equal(largest, largest))) on_kind<ROW>(r.grid(), SumOfWeights<R, true>{{e.at, e.stride}, weights, &largest, &sum});
         const V at_largest = scale * (all_lanes(sum) - total * share(s.rest, s.inverse));
         Ratio<V> q;
-        quotients<R>(1, &factor, &s, e, &largest, &q, [&](auto pass) ALWAYS { on_kind<ROW>(r.grid(), pass); });
+        quotients<R>(1, &factor, &s, &q);
+        keep_digits<R>(1, &factor, &s, e, &largest, &q, [&](auto pass) ALWAYS { on_kind<ROW>(r.grid(), pass); });
         on_kind<ROW>(r.grid(), TargetGradient<R, true>{e, e, weights, &q, &scale, &largest, &at_largest});
     }
 
@@ -89,7 +90,8 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
             ignored[w] = equal(r.sample(w), splat<V>(0));
         }
         const auto seldom = [&](auto pass) ALWAYS { on_seldom<known>(r.g, pass); };
-        quotients<R>(vectors<R>(r.g), factor, s, r.out, largest, q, seldom);
+        quotients<R>(vectors<R>(r.g), factor, s, q);
+        keep_digits<R>(vectors<R>(r.g), factor, s, r.out, largest, q, seldom);
         on<known>(r.g, TargetGradient<R, false>{r.out, r.out, weights, q, scale, largest, at_largest});
         clear(r, ignored);
     }

@@ -243,7 +243,7 @@ def test_gradients_of_rows_of_little_weight_keep_their_digits(n, axis, soft, smo
     whole, dx = (a.astype(np.float64) if axis else a.astype(np.float64).T for a in (whole, dx))
     u = (1 - smoothing) * t.astype(np.float64) + smoothing / n
     size = of_rows * (fs.softmax(x.astype(np.float64)) * u.sum(axis=1, keepdims=True) + u)
-    normal, spare = np.abs(whole) * of_rows >= tiny, 4 * float(np.finfo(dtype).smallest_subnormal)
+    normal, spare = np.abs(whole) * of_rows >= tiny, n * float(np.finfo(dtype).smallest_subnormal)
     error = np.abs(dx - whole * of_rows)
     assert (error <= np.where(normal, 4 * eps * size + spare, tiny)).all()
     assert normal[-1].any()
