@@ -103,8 +103,8 @@ class Rows:
     __slots__ = ("axes", "canonical", "kept", "order", "shape")
 
     def __init__(self, shape, axis, last=False):
-        given = range(len(shape))  # none of an array without dimensions, which is seen as one of one
-        self.shape = shape = shape or (1,)
+        self.shape = shape
+        given, shape = range(len(shape)), shape or (1,)  # without dimensions: seen as one of one
         self.axes = axes = axes_of(axis, len(shape))
         kept = [a for a in given if a not in axes]
         self.kept = tuple(shape[a] for a in kept)

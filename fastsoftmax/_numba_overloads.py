@@ -5,6 +5,7 @@ module, which gives the symbol its address in this process. Numba imports it by 
 (`fastsoftmax._numba_entry`), so that ``import fastsoftmax`` need not import Numba.
 """
 
+import math
 from ctypes import CFUNCTYPE, c_char, c_double, c_int, c_ssize_t, c_void_p, cast
 
 import llvmlite.binding
@@ -606,25 +607,53 @@ def _smoothing(label_smoothing, weight, n, dtype):
 
 
 @register_jitable
-def _total_weight(targets, weight, samples, losses):
-    """What a mean divides by."""
-    taken = np.zeros(losses.size)
+def _mean_of_labels(targets, weight, samples, losses):
+    """What a mean divides by, and the factor of its gradient, as in _targets.py; brings weights near one."""
+    if weight is not None:
+        _bring_near_one(weight, _of_labels(targets, weight))
+    return _mean_of(_of_labels(targets, weight), samples)
+
+
+@register_jitable
+def _mean_of_probabilities(_, weight, samples, losses):
+    """The same where classes' weights do not count."""
+    return _mean_of(np.ones(losses.size), samples)
+
+
+@register_jitable
+def _mean_of(taken, samples):
+    if samples is not None:
+        _bring_near_one(samples, samples)
+        for i, sample in enumerate(samples.flat):
+            taken[i] = taken[i] * sample if sample != 0 else 0.0
+    total = _sum_of(taken)
+    if total != 0:
+        return total, 1 / total
+    return np.nan, np.nan if taken.any() else 1.0
+
+
+@register_jitable
+def _of_labels(targets, weight):
+    taken = np.ones(targets.size)
     for i, label in enumerate(targets.flat):
-        sample = _sample(samples, i)
-        if label >= 0 and sample != 0:
-            taken[i] = sample if weight is None else weight[label] * sample
-    return _sum_of(taken)
+        if label < 0:
+            taken[i] = 0
+        elif weight is not None:
+            taken[i] = weight[label]
+    return taken
 
 
 @register_jitable
-def _total_sample_weight(_, weight, samples, losses):
-    """The same with probabilities."""
-    return float(losses.size) if samples is None else _sum_of(samples)
-
-
-@register_jitable
-def _sample(samples, i):
-    return 1.0 if samples is None else float(samples.flat[i])
+def _bring_near_one(weights, of_rows):
+    largest = 0.0
+    for weight in of_rows.flat:
+        if not abs(weight) <= largest:  # NaN stays
+            largest = abs(weight)
+    if np.isfinite(largest) and largest != 0 and not 2.0**-30 <= largest <= 2.0**30:
+        exponent = -math.frexp(largest)[1]
+        flat = weights.reshape(-1)
+        for i in range(flat.size):
+            flat[i] = math.ldexp(flat[i], exponent)
 
 
 @register_jitable
@@ -691,9 +720,9 @@ def _loss(op):
         weights = _none if _is_default(weight) else _weights
         sample_weights = _none if _is_default(sample_weight) else _sample_weights
         smoothing = register_jitable(lambda *_: (0.0, None)) if _is_default(label_smoothing) else _smoothing
-        total_weight = register_jitable(lambda *_: 1.0)
+        mean = register_jitable(lambda *_: (1.0, 1.0))
         if _written(reduction) == "mean":
-            total_weight = _total_sample_weight if soft else _total_weight
+            mean = _mean_of_probabilities if soft else _mean_of_labels
         reduced = register_jitable(lambda losses, _: losses) if _written(reduction) == "none" else _quotient
 
         def run(
@@ -715,9 +744,8 @@ def _loss(op):
             losses = np.empty(_without(a.shape, k), a.dtype)
             targets, w = targets_of(labels, ignore_index, a.shape, k), weights(weight, n, a.dtype)
             samples = sample_weights(sample_weight, losses.shape, a.dtype)
+            total, scale = mean(targets, w, samples, losses)
             share, everywhere = smoothing(label_smoothing, w, n, a.dtype)
-            total = total_weight(targets, w, samples, losses)
-            scale = 1 / total if total else 1.0
             dx = gradient(out, a.shape, a.dtype)
             b, of_rows = by_kind(targets)
             _call(code, a, b, dx, losses, of_rows, w, samples, everywhere, outer, n, inner, share, scale)

@@ -27,9 +27,21 @@ class Targets(NamedTuple):
     def arrays(self):
         return [a for a in self[:3] if a is not None]
 
-    def divisor(self):
-        """What a mean divides by: the sum of the rows' weights."""
-        return float(exact_sum(row_weights(*self[:3])))
+    def mean(self):
+        """The same for a mean, the rows' weight that it divides by, and the factor of its gradient.
+
+        A factor of all weights is none of their mean: they get such a power of two that neither their sum nor
+        its inverse leaves the range. Both are NaN where weights cancel.
+        """
+        labels, weight, sample_weight, smoothing = self
+        if weight is not None and not is_soft(labels):
+            weight = near_one(weight, of_labels(weight, labels))
+        if sample_weight is not None:
+            sample_weight = near_one(sample_weight, sample_weight)
+        weights = row_weights(labels, weight, sample_weight)
+        divisor = float(exact_sum(weights)) or np.nan
+        scale = 1 / divisor if weights.any() else 1.0  # of rows left out all gradients are 0
+        return Targets(labels, weight, sample_weight, smoothing), divisor, scale
 
 
 def targets_of(rows, dtype, labels, weight, sample_weight, ignore_index, smoothing):
@@ -147,6 +159,23 @@ def _computed_with(a, dtype):
         return np.require(a, computed_in(dtype), "CA")
 
 
+def near_one(weights, of_rows):
+    """The weights by a power of two, if the largest that any row has is far from 1."""
+    with floating_point_mode(), np.errstate(all="ignore"):
+        return np.ldexp(weights, shift_of(np.abs(of_rows).max(initial=0)))
+
+
+def shift_of(largest):
+    """The power of two that brings it near 1, if it is far."""
+    is_far = np.isfinite(largest) and largest != 0 and not 2.0**-30 <= largest <= 2.0**30
+    return -np.frexp(largest)[1] if is_far else 0
+
+
+def of_labels(weight, labels):
+    """The weight of each label's class in float64, 0 of an ignored one, -1."""
+    return np.append(weight.astype(np.float64), 0.0)[labels]
+
+
 def row_weights(labels, weight, sample_weight):
     """How much each row counts in a mean, in float64: its label's weight times its own, or 0 of one left out.
 
@@ -157,7 +186,7 @@ def row_weights(labels, weight, sample_weight):
     elif weight is None:
         weights = (labels >= 0).astype(np.float64)
     else:
-        weights = np.where(labels >= 0, weight.astype(np.float64)[labels], 0.0)
+        weights = of_labels(weight, labels)
     if sample_weight is None:
         return weights
     with floating_point_mode(), np.errstate(all="ignore"):

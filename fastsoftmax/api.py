@@ -536,7 +536,7 @@ def cross_entropy(
     -------
     scalar or ndarray
         The loss, of the float dtype of ``x``. The mean of no rows, or of ignored ones only, is
-        NaN, as in PyTorch.
+        NaN, as in PyTorch; so is one by weights that sum to 0.
 
     Raises
     ------
@@ -561,7 +561,7 @@ def cross_entropy(
     0.8132616875182228
     """
     options = weight, sample_weight, ignore_index, label_smoothing, reduction
-    x, rows, targets, divisor = _classification(x, labels, axis, *options)
+    x, rows, targets, divisor, _ = _classification(x, labels, axis, *options)
     loss = np.zeros(rows.reduced, computed_in(x.dtype))  # that of no classes
     _run(targets.op("cross_entropy"), backend, rows, (rows.view(x), *targets, loss), num_threads)
     return _reduce(loss.reshape(rows.kept), x.dtype, divisor)
@@ -619,10 +619,10 @@ def cross_entropy_with_grad(
     array([[ 0.5, -0.5]])
     """
     options = weight, sample_weight, ignore_index, label_smoothing, reduction
-    x, rows, targets, divisor = _classification(x, labels, axis, *options)
+    x, rows, targets, divisor, scale = _classification(x, labels, axis, *options)
     loss = np.zeros(rows.reduced, computed_in(x.dtype))  # that of no classes
     result = rows.result(x.shape, x.dtype, out=out, inputs=(x,), beside=targets.arrays())
-    args = (rows.view(x), *targets, _scale(divisor), loss, result.buffer)
+    args = (rows.view(x), *targets, scale, loss, result.buffer)
     _run(targets.op("cross_entropy_with_grad"), backend, rows, args, num_threads)
     return _reduce(loss.reshape(rows.kept), x.dtype, divisor), result.finish()
 
@@ -862,19 +862,15 @@ def _kernel(op, backend, dtype, fill=None):
 
 
 def _classification(x, labels, axis, weight, sample_weight, ignore_index, label_smoothing, reduction):
-    """``x``, its rows, what kernels get beside it, and what the sum of losses is divided by, if summed."""
+    """``x``, its rows, what kernels get beside it, what the sum of losses is divided by, if summed, and the
+    factor of gradients."""
     ignore_index, smoothing = _options.check_loss(ignore_index, label_smoothing, reduction)
     x = as_float(x, "x")
     rows = rows_of(x.shape, axis)
     targets = targets_of(rows, x.dtype, labels, weight, sample_weight, ignore_index, smoothing)
-    divisor = {"mean": targets.divisor, "sum": lambda: 1.0, "none": lambda: None}[reduction]()
-    return x, rows, targets, divisor
-
-
-def _scale(divisor):
-    """What gradients are multiplied by."""
-    with floating_point_mode():
-        return 1 / (divisor or 1.0)
+    if reduction == "mean":
+        return x, rows, *targets.mean()
+    return x, rows, targets, None if reduction == "none" else 1.0, 1.0
 
 
 def _reduce(loss, dtype, divisor):

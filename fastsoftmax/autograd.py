@@ -512,13 +512,14 @@ class _Weights:
         self._kept = rows.keepdims()
         options = weight, sample_weight, ignore_index, label_smoothing
         targets = targets_of(rows, np.dtype(np.float64), np.asarray(given), *options)
+        scale = 1.0
+        if reduction == "mean":
+            targets, _, scale = targets.mean()
         self._labels, self._targets, self._axis = labels, targets, axis
-        divisor = (targets.divisor() or 1.0) if reduction == "mean" else 1.0
         shape = [length if kept == 1 else 1 for length, kept in zip(rows.shape, self._kept, strict=True)]
         self._of_classes = np.ones(shape) if weight is None else targets.weight.reshape(shape)
-        self._of_samples = (
-            row_weights(targets.labels, None, targets.sample_weight).reshape(self._kept) / divisor
-        )
+        of_samples = row_weights(targets.labels, None, targets.sample_weight)
+        self._of_samples = of_samples.reshape(self._kept) * scale
 
     def of_probabilities(self):
         """``u_j`` of a probability of 1, but for the smoothing."""

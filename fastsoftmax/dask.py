@@ -25,7 +25,9 @@ from fastsoftmax._targets import (
     check_probabilities,
     check_sample_weight,
     is_soft,
+    near_one,
     row_weights,
+    shift_of,
 )
 from fastsoftmax.accumulator import exact_sums, parts, rest_of, shifted_exp, sized, total_of
 from fastsoftmax.backends import numpy as vectors
@@ -422,6 +424,12 @@ def _loss(
         weight = as_weight(weight, n, dtype).astype(np.float64)
     labels = _targets(labels, x, axes, rows, ignore_index)
     samples = () if sample_weight is None else (_sample_weights(sample_weight, x, axes, rows),)
+    if reduction == "mean":  # a factor of all weights is none of their mean
+        if weight is not None and not is_soft(labels):
+            weight = near_one(weight, weight)
+        samples = tuple(
+            da.map_blocks(np.ldexp, a, da.map_blocks(shift_of, abs(a).max(), dtype=int)) for a in samples
+        )
     x, again = (a.astype(computed_in(dtype)) for a in (x, again))
     options = {"weight": weight, "smoothing": smoothing, "with_grad": with_grad}
     meta = np.empty((0,) * x.ndim, x.dtype)
@@ -520,12 +528,14 @@ def _classes(x, axes):
 
 def _divided(total, by, dtype):
     with np.errstate(all="ignore"):  # the mean of no rows is NaN
-        return np.asarray(total / by).astype(dtype)[()]
+        return np.asarray(total / (by or np.nan)).astype(dtype)[()]
 
 
 def _gradient(both, by, dtype):
     _, dx = both
-    return (dx * dx.dtype.type(1 / (by or 1.0))).astype(dtype, copy=False)
+    # Where weights cancel it is NaN, but 0 in rows left out.
+    dx = dx / dx.dtype.type(by) if by != 0 else np.where(dx == 0, dx, np.nan)
+    return dx.astype(dtype, copy=False)
 
 
 def _whole(block, labels, samples=None, *, axes, weight, smoothing, with_grad):

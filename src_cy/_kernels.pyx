@@ -5,7 +5,7 @@ What a block is computed by stands in a table of the CPU level in use (call.h), 
 
 cimport cython
 cimport numpy as cnp
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset

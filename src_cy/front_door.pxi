@@ -266,9 +266,11 @@ cdef class FrontDoor:
                                      and is_beside(said.sample_weight, dx)):
             return None
         cdef double total = cnp.PyArray_SIZE(loss) if soft else taking_part
+        cdef bint is_mean = said.reduction is None
         if said.sample_weight is not None or not (soft or said.weight is None):
             total = sum_of_weights(cnp.PyArray_SIZE(loss), labels, said.weight, said.sample_weight)
-        cdef bint is_mean = said.reduction is None
+            if is_mean and not abs(total) > 0:
+                return None
         cdef Call c
         cdef Conversion v
         if soft:

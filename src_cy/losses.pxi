@@ -5,7 +5,7 @@ As fastsoftmax/_targets.py has it for the long way.
 
 cdef bint is_soft(object labels, cnp.ndarray x):
     """Whether they are probabilities, one for each logit, that become what is computed with."""
-    if type(labels) is not cnp.ndarray or not cnp.PyArray_SAMESHAPE(<cnp.ndarray>labels, x):
+    if not is_array(labels) or not cnp.PyArray_SAMESHAPE(<cnp.ndarray>labels, x):
         return False
     cdef int type_ = type_of(labels)
     return is_real(type_) and is_single(type_) == is_single(type_of(x))
@@ -72,22 +72,25 @@ cdef cnp.ndarray labels_of(object value, cnp.ndarray x, const Along* along, obje
 cdef double sum_of_weights(cnp.npy_intp rows, cnp.ndarray labels, cnp.ndarray weight, cnp.ndarray samples) except *:
     """Those of the rows' labels, times those of the rows, as good as rounded once; rows left out count 0.
 
-    Without labels, as probabilities are, rows have no weight of a class.
+    Without labels, as probabilities are, rows have no weight of a class. NaN if one is far from 1.
     """
     cdef cnp.npy_intp i
+    cdef bint are_near = True
     cdef cnp.ndarray taken = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
     cdef Py_ssize_t* at = NULL if labels is None else <Py_ssize_t*>cnp.PyArray_DATA(labels)
     cdef double* to = <double*>cnp.PyArray_DATA(taken)
-    cdef double sample
+    cdef double sample, of_class
     for i in range(rows):
         sample = 1 if samples is None else entry_of(samples, i)
-        if at == NULL:
-            to[i] = sample
-        elif at[i] < 0 or sample == 0:
-            to[i] = 0
-        else:
-            to[i] = sample if weight is None else entry_of(weight, at[i]) * sample
-    return sum_of(taken)
+        of_class = 1 if at == NULL or weight is None or at[i] < 0 else entry_of(weight, at[i])
+        to[i] = 0 if sample == 0 or at != NULL and at[i] < 0 else of_class * sample
+        are_near &= is_near_one(sample) and is_near_one(of_class)
+    return sum_of(taken) if are_near else NAN
+
+
+cdef bint is_near_one(double weight) noexcept:
+    """Or 0: of such a row no product leaves the range, whatever is computed with."""
+    return weight == 0 or 2.0 ** -30 <= abs(weight) <= 2.0 ** 30
 
 
 cdef double entry_of(cnp.ndarray a, Py_ssize_t i) noexcept:
@@ -136,6 +139,15 @@ cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, doubl
     c.target.at_label, c.target.scale = 1 - smoothing, scale
     if smoothing:
         everywhere = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32 if c.single else cnp.NPY_FLOAT64, 0)
-        everywhere[:] = smoothing / n * (1.0 if weight is None else weight)
+        if c.single:
+            spread(<float*>cnp.PyArray_DATA(everywhere), <const float*>c.target.weight, n, <float>(smoothing / n))
+        else:
+            spread(<double*>cnp.PyArray_DATA(everywhere), <const double*>c.target.weight, n, smoothing / n)
         c.target.everywhere, c.target.total = cnp.PyArray_DATA(everywhere), sum_of(everywhere)
     return everywhere
+
+
+cdef void spread(cython.floating* everywhere, const cython.floating* weight, Py_ssize_t n, cython.floating share) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        everywhere[j] = share if weight == NULL else share * weight[j]

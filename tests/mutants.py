@@ -100,8 +100,6 @@ MUTANTS = [
             '"softmax": (log_softmax_jvp, softmax_vjp, softmax',
         ),
         ("(log_softmax_jvp, log_softmax_vjp)", "(log_softmax_vjp, log_softmax_jvp)"),
-        ("1 / (divisor or 1.0)", "1 / divisor"),
-        ('"sum": lambda: 1.0', '"sum": targets.divisor'),
         ("inputs=(x,), beside=targets.arrays())", "beside=targets.arrays())"),
         ("beside=targets.arrays())", "beside=targets.arrays()[:1])"),
         (
@@ -252,7 +250,12 @@ MUTANTS = [
     *_of(
         "fastsoftmax/_targets.py",
         ('return f"soft_{name}" if is_soft(self.labels) else name', "return name"),
-        ("exact_sum(row_weights(*self[:3]))", "row_weights(*self[:3]).astype(np.float32).sum()"),
+        ("exact_sum(weights)", "weights.astype(np.float32).sum()"),
+        (" or np.nan\n", "\n"),
+        ("weight = near_one(weight, of_labels(weight, labels))", "pass"),
+        ("sample_weight = near_one(sample_weight, sample_weight)", "pass"),
+        ("1 / divisor if weights.any() else 1.0", "1 / divisor"),
+        ("np.append(weight.astype(np.float64), 0.0)[labels]", "weight.astype(np.float64)[labels]"),
         ("labels.shape == rows.kept != rows.shape", "False"),
         (
             "    if ignore_index is not None:\n        raise ValueError(",
@@ -273,10 +276,6 @@ MUTANTS = [
         ('np.require(a, computed_in(dtype), "CA")', "np.asarray(a, computed_in(dtype))"),
         ('np.require(a, computed_in(dtype), "CA")', 'np.require(a, dtype, "CA")'),
         ("weights = (labels >= 0).astype(np.float64)", "weights = (labels > 0).astype(np.float64)"),
-        (
-            "np.where(labels >= 0, weight.astype(np.float64)[labels], 0.0)",
-            "weight.astype(np.float64)[labels]",
-        ),
         ("np.where(sample_weight == 0, 0.0, weights * sample_weight)", "weights * sample_weight"),
     ),
     *_of(
@@ -464,7 +463,7 @@ MUTANTS = [
         ("anp.zeros_like(t) - _dot", "anp.zeros_like(t) + _dot"),
         ('axis if options.get("reduction") == "none" else None', "None"),
         ("(1 - smoothing) * of_labels", "of_labels"),
-        ("(targets.divisor() or 1.0)", "targets.labels.size"),
+        ("targets, _, scale = targets.mean()", "scale = 1 / targets.labels.size"),
         ("smoothing * self._of_classes.mean()", "smoothing"),
         ("u * (_dot(h, softmax(x, axis), axis) - h)", "u * -h"),
         ("softmax(x, axis) * _total(h, axis) - h", "-h"),
@@ -479,10 +478,13 @@ MUTANTS = [
         ("elif label < 0 or label >= shape[k]:", "elif label >= shape[k]:"),
         ("return weight.astype(dtype)", "return weight"),
         ("everywhere *= weight", "pass"),
-        ("sample if weight is None else weight[label] * sample", "sample"),
-        ("float(losses.size) if samples is None else _sum_of(samples)", "float(losses.size)"),
-        ("if label >= 0 and sample != 0:", "if label >= 0:"),
-        ("1 / total if total else 1.0", "1 / total"),
+        (
+            "return _mean_of(_of_labels(targets, weight), samples)",
+            "return _mean_of(_of_labels(targets, None), samples)",
+        ),
+        ("return _mean_of(np.ones(losses.size), samples)", "return _mean_of(np.ones(losses.size), None)"),
+        ("taken[i] * sample if sample != 0 else 0.0", "taken[i] * sample"),
+        ("np.nan if taken.any() else 1.0", "np.nan"),
     ),
     *_of(
         "fastsoftmax/accumulator.py",

@@ -257,6 +257,16 @@ def test_cross_entropy_with_weights_of_rows(ignore_index):
     _assert_close(hessian(mine)(X), hessian(weighted)(X))
 
 
+@pytest.mark.parametrize("factor", [1e-310, 1e300])
+def test_a_mean_is_of_weights_of_any_scale(factor):
+    def loss(x, factor):
+        return ours.cross_entropy(
+            x, LABELS, weight=WEIGHT * factor, sample_weight=[factor, 3 * factor, factor]
+        )
+
+    _assert_close(grad(loss)(X, factor), grad(loss)(X, 1.0))
+
+
 def test_jacobian_is_that_of_the_kernel():
     row = X[0]
     np.testing.assert_array_equal(jacobian(ours.softmax)(row), fs.softmax_jacobian(fs.softmax(row)))

@@ -219,6 +219,26 @@ def test_a_confident_row_of_probabilities_keeps_its_digits(chunks):
     np.testing.assert_allclose(dx[0], np.exp(-40) * np.array([-2, 1, 1]), rtol=1e-15)
 
 
+@pytest.mark.parametrize("chunks", [(-1, -1), (2, 2)])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_a_mean_is_of_weights_of_any_scale(dtype, soft, chunks):
+    x, info = inputs.width(3, np.dtype(dtype), rows=4), np.finfo(dtype)
+    labels = inputs.rng(1).uniform(size=x.shape) if soft else x.argmin(axis=1)
+    of_classes, of_rows = np.array([2, 4, 1], dtype), np.array([1, 3, 2, 4], dtype)
+    for factor in (4 * info.smallest_subnormal, info.tiny, 1, info.max / 4):
+        weights = {"weight": of_classes * (1 if soft else factor), "sample_weight": of_rows * factor}
+        desired = fs.cross_entropy_with_grad(x, labels, **weights)
+        actual = dask.compute(*ours.cross_entropy_with_grad(da.from_array(x, chunks), labels, **weights))
+        for a, b in zip(actual, desired, strict=True):
+            np.testing.assert_allclose(a, b, rtol=16 * info.eps, strict=True)
+    for of_rows in ([1, -1, 0, 0], [0, 0, 0, 0]):
+        desired = fs.cross_entropy_with_grad(x, labels, sample_weight=of_rows)
+        lazy = ours.cross_entropy_with_grad(da.from_array(x, chunks), labels, sample_weight=of_rows)
+        for a, b in zip(dask.compute(*lazy), desired, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_wrong_probabilities_and_weights_of_rows():
     x = da.from_array(X, (2, 3))
     with pytest.raises(ValueError, match=r"labels has shape .* a probability for each entry of x"):

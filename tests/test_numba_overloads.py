@@ -360,6 +360,24 @@ def test_probabilities_and_weights_of_rows(n, dtype):
         _of_rows(x, t[1:].copy(), weight, of_rows, 0.1)
 
 
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_a_mean_is_of_weights_of_any_scale(dtype):
+    """As from Python, in bits."""
+    x, info = inputs.width(3, np.dtype(dtype), rows=4), np.finfo(dtype)
+    of_classes, of_rows = np.array([2, 4, 1], dtype), np.array([1, 3, 2, 4], dtype)
+    for factor in (4 * info.smallest_subnormal, info.tiny, 1, 2.0 ** (info.maxexp - 3), 0):
+        for labels in (x.argmin(axis=1), inputs.width(3, np.dtype(dtype), rows=4)):
+            is_hard = labels.ndim == 1
+            weight = of_classes * (x.dtype.type(factor) if is_hard else 1)
+            samples = of_rows * x.dtype.type(factor)
+            expected = fs.cross_entropy_with_grad(x, labels, weight=weight, sample_weight=samples)
+            _assert_same(_of_rows(x, labels, weight, samples, 0.1)[2], expected, x.dtype)
+    cancel = np.array([1, -1, 0, 0], dtype)
+    expected = fs.cross_entropy_with_grad(x, [0, 1, 2, 0], weight=of_classes * 0 + 1, sample_weight=cancel)
+    actual = _of_rows(x, np.array([0, 1, 2, 0]), of_classes * 0 + 1, cancel, 0.1)[2]
+    _assert_same(actual, expected, x.dtype)
+
+
 def test_without_compiled_kernels():
     """The bits of the backend that calls from Python have then."""
     code = """

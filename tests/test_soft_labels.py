@@ -184,6 +184,54 @@ def test_weights_of_ignored_rows_do_not_count(backend, dtype):
     assert (dx[~kept] == 0).all()
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("of_rows", ["smallest", "tiny", "one", "largest"])
+@pytest.mark.parametrize("of_classes", ["smallest", "tiny", "one", "largest"])
+def test_a_mean_is_of_weights_of_any_scale(of_classes, of_rows, soft, backend, dtype):
+    """A factor of all weights is none of their mean: neither their sum nor its inverse need be finite."""
+    info = np.finfo(dtype)
+    factors = {
+        "smallest": 4 * info.smallest_subnormal,
+        "tiny": info.tiny / 32,
+        "one": 1,
+        "largest": 2.0 ** (info.maxexp - 3),
+    }
+    x = inputs.width(3, dtype, rows=4)
+    labels = inputs.rng(1).uniform(size=x.shape).astype(dtype) if soft else x.argmin(axis=1)
+    weights = {"sample_weight": np.array([1, 3, 2, 4], dtype)}
+    factor = {"sample_weight": factors[of_rows]}
+    if not soft:  # of probabilities classes' weights count in full
+        weights["weight"], factor["weight"] = np.array([2, 4, 1], dtype), factors[of_classes]
+    expected = fs.cross_entropy_with_grad(x, labels, label_smoothing=0.25, backend=backend, **weights)
+    scaled = {name: w * dtype.type(factor[name]) for name, w in weights.items()}
+    for given in (scaled, {name: w.tolist() for name, w in scaled.items()}):
+        actual = checks.call(
+            "cross_entropy_with_grad", x, labels, label_smoothing=0.25, backend=backend, **given
+        )
+        checks.assert_same_bits(actual, expected)
+        checks.assert_close(
+            fs.cross_entropy(x, labels, label_smoothing=0.25, backend=backend, **given), expected[0], dtype
+        )
+
+
+@pytest.mark.parametrize("weights", ["weight", "sample_weight"])
+def test_a_mean_by_weights_that_cancel_is_nan(weights, backend, dtype):
+    x, given = inputs.width(3, dtype, rows=3), {weights: np.array([1, -1, 0], dtype)}
+    labels = np.arange(3)
+    loss, dx = checks.call("cross_entropy_with_grad", x, labels, backend=backend, **given)
+    assert np.isnan(loss)
+    assert np.isnan(fs.cross_entropy(x, labels, backend=backend, **given))
+    assert np.isnan(dx[:2]).all()
+    assert weights == "weight" or (dx[2] == 0).all()
+
+
+def test_weights_of_no_classes(backend):
+    options = {"weight": [], "ignore_index": -1, "backend": backend}
+    loss, dx = fs.cross_entropy_with_grad(np.empty((2, 0)), [-1, -1], **options)
+    assert np.isnan(loss)
+    assert dx.shape == (2, 0)
+
+
 def test_small_weights_of_far_logits(backend, dtype):
     """A finite loss is finite, though that of the row without its weight is not."""
     top = np.finfo(dtype).max * dtype.type(0.9)
@@ -193,6 +241,14 @@ def test_small_weights_of_far_logits(backend, dtype):
         loss, dx = checks.call("cross_entropy_with_grad", x, labels, **options)
         checks.assert_close(loss / top, [0.5] * 20, dtype)
         assert np.isfinite(dx).all()
+
+
+def test_no_warning_where_weights_underflow(backend, dtype):
+    weight = np.full(3, 4 * np.finfo(dtype).smallest_subnormal, dtype)
+    with np.errstate(all="raise"):
+        fs.cross_entropy_with_grad(
+            np.zeros((2, 3), dtype), [0, 1], weight=weight, label_smoothing=0.3, backend=backend
+        )
 
 
 # ---- arrays ------------------------------------------------------------------------------------
@@ -208,10 +264,11 @@ def test_layouts(op, layout, shape, axis, backend, dtype):
     t = inputs.rng(1).uniform(size=shape).astype(dtype)
     of_rows = inputs.rng(2).uniform(size=fs.logsumexp(x, axis).shape).astype(dtype)
     options = {"backend": backend, "reduction": "none"}
+    plain = x, t, of_rows
     expected = checks.call(op, x, t, axis, sample_weight=of_rows, **options)
-    given = (inputs.LAYOUTS[layout](a) for a in (x, t, of_rows))
-    x, t, of_rows = given
-    checks.assert_same_bits(checks.call(op, x, t, axis, sample_weight=of_rows, **options), expected)
+    for which in ((0,), (1,), (2,), (0, 1, 2)):
+        x, t, of_rows = (inputs.LAYOUTS[layout](a) if k in which else a for k, a in enumerate(plain))
+        checks.assert_same_bits(checks.call(op, x, t, axis, sample_weight=of_rows, **options), expected)
 
 
 @pytest.mark.parametrize(("shape", "axis"), inputs.SHAPES, ids=str)
@@ -224,6 +281,14 @@ def test_axes(shape, axis, backend, dtype):
     expected, expected_dx, _ = oracle.exact_soft_cross_entropy(rows, t_rows)
     checks.assert_close(loss, expected.high.reshape(kept), dtype)
     checks.assert_close(oracle.rows_of(dx, axis)[1], expected_dx.high, dtype)
+
+
+def test_without_dimensions(backend):
+    """One entry of one row, as for labels."""
+    loss, dx = fs.cross_entropy_with_grad(2.0, 0.25, backend=backend)
+    assert (loss, dx, dx.shape) == (0, 0, ())
+    with pytest.raises(ValueError, match=r"labels has shape \(1,\); expected \(\), a probability for each"):
+        fs.cross_entropy(2.0, [0.25], backend=backend)
 
 
 @pytest.mark.parametrize(

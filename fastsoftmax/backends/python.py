@@ -74,7 +74,7 @@ def cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
 def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
     for o, i, row, targets in _each_target(x, labels, weight, sample_weight, smoothing):
         loss[o, i] = _cross_entropy_row(row, targets)
-        out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
+        out[o, :, i] = _cross_entropy_grad_row(row, targets, scale)
 
 
 @_slow
@@ -107,7 +107,7 @@ def soft_cross_entropy(x, labels, weight, sample_weight, smoothing, loss):
 def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, loss, out):
     for o, i, row, targets in _each_target(x, labels, weight, sample_weight, smoothing):
         loss[o, i] = _cross_entropy_row(row, targets)
-        out[o, :, i] = [scale * d for d in _cross_entropy_grad_row(row, targets)]
+        out[o, :, i] = _cross_entropy_grad_row(row, targets, scale)
 
 
 @_slow
@@ -351,7 +351,7 @@ def _term(weight, m, a, log_sum):
     return weight * nll if nll < INF else 2 * (weight * (m / 2 - a / 2))
 
 
-def _cross_entropy_grad_row(row, targets):
+def _cross_entropy_grad_row(row, targets, scale):
     if targets is None:
         return [0.0] * len(row)
     # d loss / d x_j = y_j * total - targets[j]
@@ -360,4 +360,4 @@ def _cross_entropy_grad_row(row, targets):
     k, rest = _largest_and_rest(row)
     if k is not None and rest < 1:  # 1 - y_k is the others' share, and total - targets[k] their sum
         dx[k] = _sum(targets[:k] + targets[k + 1 :]) - total * (rest / (1 + rest))
-    return dx
+    return [scale * d for d in dx]
