@@ -21,8 +21,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# What it is compiled for, on macOS perhaps another machine than this one. A Python that is for two at once would
-# compile for both; levels are of one.
+# What it is compiled for, on macOS perhaps another machine than this. A Python that is for two would compile
+# for both; levels are of one.
 MACHINE = get_platform().rpartition("-")[2]
 if MACHINE == "universal2":
     MACHINE = platform.machine()
@@ -116,7 +116,7 @@ class Wheel(bdist_wheel):
 
 
 def _clang_in_place_of(msvc):
-    """MSVC has no vector types. Clang makes objects of its kind, by GCC's flags, and has its linker link them."""
+    """MSVC has no vector types. Clang makes such objects, by GCC's flags, and has its linker link them."""
     clang = new_compiler("unix")
     clang.set_executables(compiler_so=CLANG, linker_so=[*CLANG, "-shared"])
     clang.include_dirs, clang.library_dirs, clang.macros = msvc.include_dirs, msvc.library_dirs, msvc.macros

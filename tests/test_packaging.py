@@ -1,4 +1,4 @@
-"""Promise: a wheel has the compiled kernels, or is for any machine; there are some for each supported Python."""
+"""Promise: a wheel has the compiled kernels, or is for any machine; there is one for each Python."""
 
 import os
 import re

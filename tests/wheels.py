@@ -5,8 +5,8 @@
     python -m tests.wheels matrix    each on the oldest and the newest NumPy, SciPy and Numba of its Python
 
 PYTHONS names the interpreters; else they are those of PATH. What follows `test` or `matrix` are arguments of
-pytest. Kernels are compiled by the compiler that a local build takes, and are the same objects. Zig's linker has
-the symbols of every version of glibc, of which the oldest that manylinux knows are taken.
+pytest. Kernels are compiled by the compiler that a local build takes, and are the same objects. Zig's linker
+has the symbols of every version of glibc, of which the oldest that manylinux knows are taken.
 """
 
 import os
@@ -41,8 +41,8 @@ assert fs.backend_status()["cython"] == "available", fs.backend_status()
 """
 
 # What of NumPy, SciPy and Numba the package touches; the rest of the suite is about its own arithmetic.
-OF_OTHERS = "array_likes arrays halves jacobian_layouts numba_overloads ops_as_functions registry scipy_module"
-OF_OTHERS += " special_values stored weighted_logsumexp"
+OF_OTHERS = "array_likes arrays halves jacobian_layouts numba_overloads ops_as_functions registry"
+OF_OTHERS += " scipy_module special_values stored weighted_logsumexp"
 
 
 def build():
