@@ -67,16 +67,13 @@ test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and
 test-aarch64: .venv/aarch64/current ## the tests on compiled kernels for aarch64, in emulation (half an hour)
 	FASTSOFTMAX_TEST_BACKENDS=cython $(call in,aarch64) -m pytest -n auto -k 'not fork and not ctrl_c' $(ARGS)
 
-test-elsewhere: .venv/elsewhere/current ## kernels and threads compiled for nine other machines, in C, and run where that can be (half an hour)
+test-elsewhere: .venv/elsewhere/current ## kernels and threads, compiled for nine other machines in C and run where that can be (half an hour)
 	$(call in,elsewhere) -m tests.elsewhere $(ARGS)
 
 wheels: .venv/wheels/current ## a wheel for each Python found (PYTHONS="python3.11 ..."), and the source distribution
 	$(wheels) build
 
-test-test-elsewhere: .venv/elsewhere/current ## kernels and threads compiled for nine other machines, in C, and run where that can be (half an hour)
-	$(call in,elsewhere) -m tests.elsewhere $(ARGS)
-
-wheels: .venv/wheels/current ## the tests on cython, on each wheel installed without a compiler (minutes each)
+test-wheels: .venv/wheels/current ## the tests on cython, on each wheel installed without a compiler (minutes each)
 	$(wheels) test $(ARGS)
 
 test-matrix: .venv/wheels/current ## each wheel on the oldest and the newest NumPy, SciPy and Numba of its Python
