@@ -10,8 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from distutils.ccompiler import new_compiler
-from distutils.core import run_setup
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +45,9 @@ def check(target):
 
 
 def _program(target, platform):
+    from distutils.ccompiler import new_compiler  # of setuptools, which the tests do without
+    from distutils.core import run_setup
+
     is_x86 = target.startswith("x86_64")
     os.environ |= {"_PYTHON_HOST_PLATFORM": platform, "FASTSOFTMAX_CPU_LEVELS": LEVEL}
     os.environ["CFLAGS"] = f"-march=x86_64_{LEVEL}" if is_x86 else ""  # Zig has names of its own
