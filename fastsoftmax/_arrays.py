@@ -242,13 +242,13 @@ def as_factors(b, x):
 def as_ptr(ptr, n):
     """Where ragged rows of ``n`` entries begin and the last one ends, checked, as contiguous intp."""
     ptr = asarray(ptr, "ptr")
-    if ptr.dtype.kind not in "iu":
-        raise TypeError(
-            f"ptr has dtype {ptr.dtype}; expected an integer dtype: {how_to_convert(ptr, 'ptr', 'np.int64')}"
-        )
     if ptr.ndim != 1 or not ptr.size:
         raise ValueError(
             f"ptr has shape {ptr.shape}; expected (segments + 1,): where each begins, and the last ends"
+        )
+    if ptr.dtype.kind not in "iu":
+        raise TypeError(
+            f"ptr has dtype {ptr.dtype}; expected an integer dtype: {how_to_convert(ptr, 'ptr', 'np.int64')}"
         )
     if ptr[0] != 0:
         raise ValueError(f"ptr[0] is {ptr[0]}; expected 0, where the first segment begins")

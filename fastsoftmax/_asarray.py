@@ -5,7 +5,7 @@ from reprlib import repr as short
 import numpy as np
 
 # What a masked entry becomes so that it takes no part, by the name of the argument.
-_FILLED = {"y": "0", "b": "0", "g": "0", "t": "0", "weight": "1", "where": "False"}
+_FILLED = {"y": "0", "b": "0", "g": "0", "t": "0", "weight": "1", "sample_weight": "0", "where": "False"}
 
 _DERIVATIVE = "its derivative, such as fastsoftmax.softmax_vjp"
 # What follows a computation through its own operations, by package and part of the type's name, and the way
@@ -50,13 +50,17 @@ def _refuse_dask(value, name):
     if type(value).__module__.partition(".")[0] == "dask" and hasattr(value, "compute"):
         raise TypeError(
             f"{name} is a dask {type(value).__name__}, which would be computed as a whole: take the op from "
-            f"fastsoftmax.dask, or pass {name}.compute()"
+            f"fastsoftmax.dask where that has it, or pass {name}.compute()"
         )
 
 
 def _filled(masked, name, source):
+    if name == "labels" and masked.dtype.kind == "f":  # probabilities
+        return f"{source}.filled(0)"
     if name == "labels":
         return f"{source}.astype(np.int64).filled(-1) with ignore_index=-1"
+    if name == "ptr":  # every place is needed
+        return f"np.ma.getdata({source})"
     if name in _FILLED:
         return f"{source}.filled({_FILLED[name]})"
     floats = source if masked.dtype.kind == "f" else f"{source}.astype(np.float64)"

@@ -49,8 +49,10 @@ class Converted:
 
 
 def _widened(a):
-    if not isinstance(a, np.ndarray) or not is_half(a.dtype):
+    if not isinstance(a, np.ndarray):
         return a
+    if not is_half(a.dtype):
+        return np.ascontiguousarray(a)  # a block along inner may have gaps
     wide = np.empty(a.shape, np.float32)
     widen(a, wide)
     return wide

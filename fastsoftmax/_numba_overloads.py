@@ -364,21 +364,33 @@ def _check_solvable(y, b, outer, n, inner):
     y_rows, b_rows = y.reshape((outer, n, inner)), b.reshape((outer, n, inner))
     for o in range(outer):
         for i in range(inner):
-            total = lost = size = others = 0.0
-            is_stray = False
-            for j in range(n):
-                u, v = y_rows[o, j, i], np.float64(b_rows[o, j, i])
-                s = total + v
-                part = s - total
-                lost += (total - (s - part)) + (v - part)
-                total = s
-                size += abs(v)
-                others += (u - u) + (v - v)
-                is_stray |= u == 0 and v != 0
+            total, size, others, is_stray = _looked_at(y_rows, b_rows, o, i, 1.0)
+            unit = 1.0
+            if size == np.inf:
+                unit = 2.0**-64
+                total, size, others, is_stray = _looked_at(y_rows, b_rows, o, i, unit)
             if others == 0 and is_stray:
                 raise ValueError("b is not 0 at an entry where y is 0, and ridge=0: it must be 0 there")
-            if others == 0 and abs(total + lost) > ULPS * (eps * size + n * smallest):
+            if others == 0 and abs(total) > ULPS * (eps * size + n * smallest * unit):
                 raise ValueError("a row of b does not sum to 0, and ridge=0: it must, to 16 ULP an entry")
+
+
+@register_jitable
+def _looked_at(y_rows, b_rows, o, i, unit):
+    """A row of b: its sum and size, times ``unit``; 0 if all is finite; whether y is 0 where it is not."""
+    total = lost = size = others = 0.0
+    is_stray = False
+    for j in range(b_rows.shape[1]):
+        u, v = y_rows[o, j, i], np.float64(b_rows[o, j, i])
+        others += (u - u) + (v - v)
+        is_stray |= u == 0 and v != 0
+        v *= unit
+        s = total + v
+        part = s - total
+        lost += (total - (s - part)) + (v - part)
+        total = s
+        size += abs(v)
+    return total + lost, size, others, is_stray
 
 
 @overload(api.softmax_solve)
@@ -556,7 +568,7 @@ def _is_ignored(label, ignore_index):
 
 
 @register_jitable
-def _targets(labels, ignore_index, shape, k):
+def _targets(labels, ignore_index, shape, k, _):
     """The labels as kernels take them, ignored ones -1."""
     for i in range(labels.ndim):
         if labels.shape[i] != shape[i + (i >= k)]:
@@ -589,7 +601,9 @@ def _sample_weights(sample_weight, shape, dtype):
 
 
 @register_jitable
-def _probabilities(labels, _, shape, k):
+def _probabilities(labels, _, shape, k, out):
+    if _shares_memory(labels, out):  # where exps are kept while these are read
+        raise ValueError("out overlaps labels: give it memory of its own")
     if labels.shape != shape:
         raise ValueError("labels that are probabilities must have the shape of x")
     return np.ascontiguousarray(labels)
@@ -609,6 +623,10 @@ def _smoothing(label_smoothing, weight, n, dtype):
 @register_jitable
 def _mean_of_labels(targets, weight, samples, losses):
     """What a mean divides by, and the factor of its gradient, as in _targets.py; brings weights near one."""
+    if samples is not None:
+        for i, label in enumerate(targets.flat):
+            if label < 0:
+                samples.flat[i] = 0
     if weight is not None:
         _bring_near_one(weight, _of_labels(targets, weight))
     return _mean_of(_of_labels(targets, weight), samples)
@@ -742,7 +760,7 @@ def _loss(op):
             _check_apart(a, out)
             outer, n, inner, k = _canonical(a.shape, axis)
             losses = np.empty(_without(a.shape, k), a.dtype)
-            targets, w = targets_of(labels, ignore_index, a.shape, k), weights(weight, n, a.dtype)
+            targets, w = targets_of(labels, ignore_index, a.shape, k, out), weights(weight, n, a.dtype)
             samples = sample_weights(sample_weight, losses.shape, a.dtype)
             total, scale = mean(targets, w, samples, losses)
             share, everywhere = smoothing(label_smoothing, w, n, a.dtype)

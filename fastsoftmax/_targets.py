@@ -53,7 +53,7 @@ def targets_of(rows, dtype, labels, weight, sample_weight, ignore_index, smoothi
         labels = as_labels(labels, rows, ignore_index)
     weight = None if weight is None else as_weight(weight, rows.canonical[1], dtype)
     if sample_weight is not None:
-        sample_weight = as_sample_weight(sample_weight, rows, dtype)
+        sample_weight = without_ignored(labels, as_sample_weight(sample_weight, rows, dtype))
     return Targets(labels, weight, sample_weight, smoothing)
 
 
@@ -152,6 +152,11 @@ def check_sample_weight(sample_weight, rows):
             f"sample_weight has shape {sample_weight.shape}; expected {rows.kept}, the shape of x "
             f"{rows.shape} without axis"
         )
+
+
+def without_ignored(labels, sample_weight):
+    """Of weight 0 are rows whose label is ignored: what was given for them may be anything."""
+    return sample_weight if is_soft(labels) else np.where(labels < 0, 0, sample_weight)
 
 
 def _computed_with(a, dtype):

@@ -128,7 +128,8 @@ def logsumexp(x, /, axis=-1, *, b=None, keepdims=False, out=None, where=None, ba
         As for `softmax`.
     b : array_like, optional
         Factors of the exponentials, broadcastable to ``x``: negative ones too, and 0 leaves an entry out
-        whatever it is. Converted to the dtype of ``x``, or to float32 for half precision.
+        whatever it is. Converted to the dtype of ``x``, or to float32 for half precision. Exponentials are
+        taken relative to the largest ``x``: one that is subnormal so is lost, however large its factor.
     keepdims : bool
         Keep the reduced axes with length one.
     out : ndarray, optional

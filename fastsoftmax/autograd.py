@@ -362,7 +362,7 @@ def segment_softmax_vjp(y, g, ptr, /):
 @primitive
 def _sums(a, ptr):
     """Of each segment; 0 of an empty one, where `np.add.reduceat` gives the entry after it."""
-    ptr = np.asarray(ptr)
+    ptr = np.asarray(ptr, np.intp)
     sums, full = np.zeros(len(ptr) - 1, a.dtype), ptr[1:] > ptr[:-1]
     sums[full] = np.add.reduceat(a, ptr[:-1][full])
     return sums
@@ -371,7 +371,7 @@ def _sums(a, ptr):
 @primitive
 def _spread(values, ptr):
     """One a segment, at each of its entries."""
-    return np.repeat(values, np.diff(ptr))
+    return np.repeat(values, np.diff(np.asarray(ptr, np.intp)))
 
 
 def _totals(a, ptr):
@@ -488,7 +488,8 @@ def _of_losses(products, axis, options):
 
 def _hessian_product(h, x, labels, axis, options):
     """Of each row ``S(softmax(x), h)``, times what its loss weighs."""
-    return _Weights(x, labels, axis, **options).of_rows() * softmax_vjp(softmax(x, axis), h, axis)
+    weights = _Weights(x, labels, axis, **options)
+    return weights.of_rows() * softmax_vjp(softmax(weights.logits(x), axis), h, axis)
 
 
 class _Weights:
@@ -521,6 +522,10 @@ class _Weights:
         of_samples = row_weights(targets.labels, None, targets.sample_weight)
         self._of_samples = of_samples.reshape(self._kept) * scale
 
+    def logits(self, x):
+        """Those of rows that take no part are not looked at."""
+        return anp.where(self._of_samples == 0, 0.0, x)
+
     def of_probabilities(self):
         """``u_j`` of a probability of 1, but for the smoothing."""
         return (1 - self._targets.smoothing) * self._of_classes * self._of_samples
@@ -537,7 +542,8 @@ class _Weights:
 
 def _per_probability(x, labels, axis, options):
     """The derivative of the losses by their probabilities."""
-    return -_Weights(x, labels, axis, **options).of_probabilities() * log_softmax(x, axis)
+    weights = _Weights(x, labels, axis, **options)
+    return -weights.of_probabilities() * log_softmax(weights.logits(x), axis)
 
 
 def _loss_vjp_of_labels(_, x, labels, axis=-1, **options):
@@ -549,13 +555,15 @@ def _loss_jvp_of_labels(t, _, x, labels, axis=-1, **options):
 
 
 def _gradient_vjp_of_labels(_, x, labels, axis=-1, **options):
-    u = _Weights(x, labels, axis, **options).of_probabilities()
-    return lambda h: u * (_dot(h, softmax(x, axis), axis) - h)
+    weights = _Weights(x, labels, axis, **options)
+    u = weights.of_probabilities()
+    return lambda h: u * (_dot(h, softmax(weights.logits(x), axis), axis) - h)
 
 
 def _gradient_jvp_of_labels(h, _, x, labels, axis=-1, **options):
-    h = h * _Weights(x, labels, axis, **options).of_probabilities()
-    return softmax(x, axis) * _total(h, axis) - h
+    weights = _Weights(x, labels, axis, **options)
+    h = h * weights.of_probabilities()
+    return softmax(weights.logits(x), axis) * _total(h, axis) - h
 
 
 defvjp(cross_entropy, _loss_vjp, _loss_vjp_of_labels, argnums=(0, 1))

@@ -6,6 +6,7 @@ the result is made. Backends and threads are what is set in the process of a chu
 costs. Needs dask: ``pip install "fastsoftmax[dask]"``.
 """
 
+import math
 from functools import reduce
 from operator import itemgetter
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from fastsoftmax._targets import (
     near_one,
     row_weights,
     shift_of,
+    without_ignored,
 )
 from fastsoftmax.accumulator import exact_sums, parts, rest_of, shifted_exp, sized, total_of
 from fastsoftmax.backends import numpy as vectors
@@ -316,7 +318,8 @@ def _state(block, axes):
 
 def _merge(states, axis, keepdims):
     """Of states side by side along the axes."""
-    apart = np.moveaxis(states, axis, range(len(axis))).reshape(-1, *_without(states.shape, axis))
+    count = math.prod(states.shape[k] for k in axis)
+    apart = np.moveaxis(states, axis, range(len(axis))).reshape(count, *_without(states.shape, axis))
     merged = reduce(fs.LogSumExp.merge, map(_accumulator, apart))
     return np.expand_dims(np.stack(merged.state), axis)
 
@@ -417,13 +420,18 @@ def _loss(
     """The loss and, if asked for, its gradient."""
     ignore_index, smoothing = _options.check_loss(ignore_index, label_smoothing, reduction)
     x, axes, dtype = _checked(x, axis)
+    if np.isnan(x.shape).any():
+        raise ValueError(
+            f"x has shape {x.shape}, of which a part is unknown: labels may lie in other rows; call "
+            "x.compute_chunk_sizes() before, and that of labels"
+        )
     again = _again(x, reread)
     rows = rows_of(x.shape, axes)
     n = rows.canonical[1]
     if weight is not None:
         weight = as_weight(weight, n, dtype).astype(np.float64)
     labels = _targets(labels, x, axes, rows, ignore_index)
-    samples = () if sample_weight is None else (_sample_weights(sample_weight, x, axes, rows),)
+    samples = () if sample_weight is None else (_sample_weights(sample_weight, labels, x, axes, rows),)
     if reduction == "mean":  # a factor of all weights is none of their mean
         if weight is not None and not is_soft(labels):
             weight = near_one(weight, weight)
@@ -497,12 +505,15 @@ def _targets(labels, x, axes, rows, ignore_index):
     return _one_a_row(labels, x, axes)
 
 
-def _sample_weights(sample_weight, x, axes, rows):
+def _sample_weights(sample_weight, labels, x, axes, rows):
     is_lazy = isinstance(sample_weight, da.Array)
     sample_weight = sample_weight if is_lazy else da.asarray(as_float(sample_weight, "sample_weight"))
     check_sample_weight(sample_weight, rows)
     as_float(sample_weight._meta, "sample_weight")
-    return _one_a_row(sample_weight.astype(np.float64), x, axes)
+    sample_weight = _one_a_row(sample_weight.astype(np.float64), x, axes)
+    if is_soft(labels):
+        return sample_weight
+    return da.map_blocks(without_ignored, labels, sample_weight, dtype=np.float64)
 
 
 def _one_a_row(a, x, axes):
@@ -566,7 +577,7 @@ def _losses(block, state, labels, at_label, classes, samples=None, *, axes, n, w
     if is_soft(labels):
         labels = rows.view(as_float(labels, "labels"))
     else:
-        labels, samples = labels.reshape(rows.reduced), np.where(labels < 0, 0.0, samples)
+        labels, samples = labels.reshape(rows.reduced), without_ignored(labels, samples)
     dx = rows.result(x.shape, x.dtype) if with_grad else None
     per_row = [a.reshape(rows.reduced) for a in (at_label, samples, *_numbers(state), losses)]
     classes = classes.ravel()

@@ -18,7 +18,7 @@ template <class V> INLINE V loss_at_label(V at_label, V most, V x_label, V log1p
     V d = most - x_label, loss = at_label * (d + log1p_rest);
     mask_of<V> finite = less(d, splat<V>(INFINITY)), nothing = equal(at_label, splat<V>(0));
     if (!any((mask_of<V>)~finite)) return loss;
-    loss = select(finite, loss, 2 * (at_label * (most / 2 - x_label / 2)));
+    loss = select(finite, loss, 2 * (at_label * (most / 2 - x_label / 2)) + at_label * log1p_rest); /* which may be NaN */
     return select(nothing, at_label * log1p_rest, loss);
 }
 
@@ -30,9 +30,11 @@ template <class R> void row_gradient(const Row<R> &r, R x_label, R at_label, R m
     const Ratio<V> per_exp = ratio(product(s.unit, s.inverse));
     const R y_label = times(splat<V>(r.out[r.label]), per_exp)[0];
     const R one_minus = x_label == most ? share(s.rest, s.inverse)[0] : 1 - y_label;
-    const Ratio<V> q = multiple(splat<V>(scale * (at_label + total)), per_exp);
-    const V scales = splat<V>(scale), none = splat<V>(NAN);
+    const V scales = splat<V>(scale), factor = splat<V>(scale * (at_label + total));
+    V none = splat<V>(NAN);
+    Ratio<V> q;
     const auto e = r.lines_of(r.out);
+    quotients<R>(1, &factor, &s, e, &none, &q, [&](auto pass) ALWAYS { on_kind<ROW>(r.grid(), pass); });
     if (everywhere)
         on_kind<ROW>(r.grid(), TargetGradient<R, true>{e, e, Weights<R, true>(t, {}), &q, &scales, &none, &none});
     else
@@ -116,7 +118,7 @@ template <bool known, class R>
 INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const vec<R> *most, const Summary<vec<R>> *s) {
     using V = vec<R>;
     const R total = (R)r.call->target.total;
-    V dx_label[MOST_VECTORS], scale[MOST_VECTORS], none[MOST_VECTORS];
+    V dx_label[MOST_VECTORS], scale[MOST_VECTORS], factor[MOST_VECTORS], none[MOST_VECTORS];
     Ratio<V> q[MOST_VECTORS];
     mask_of<V> ignored[MOST_VECTORS];
     for (int w = 0; w < vectors<R>(r.g); w++) {
@@ -127,10 +129,12 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const v
         scale[w] = (R)r.call->target.scale * a[w].sample;
         dx_label[w] = scale[w] * ((total * y_label - a[w].everywhere) - a[w].at * one_minus);
         dx_label[w] = select(a[w].ignored, splat<V>(0), dx_label[w]);
-        q[w] = multiple(scale[w] * (a[w].at + total), per_exp);
+        factor[w] = scale[w] * (a[w].at + total);
         ignored[w] = a[w].ignored;
         none[w] = splat<V>(NAN);
     }
+    const auto seldom = [&](auto pass) ALWAYS { on_seldom<known>(r.g, pass); };
+    quotients<R>(vectors<R>(r.g), factor, s, r.out, none, q, seldom);
     if (r.call->target.everywhere)
         on_seldom<known>(r.g, TargetGradient<R, false>{r.out, r.out, Weights<R, false>(&r.call->target, {}), q, scale, none, none});
     else

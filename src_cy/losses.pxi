@@ -147,7 +147,8 @@ cdef cnp.ndarray set_target(Call* c, cnp.ndarray weight, double smoothing, doubl
     return everywhere
 
 
-cdef void spread(cython.floating* everywhere, const cython.floating* weight, Py_ssize_t n, cython.floating share) noexcept nogil:
+cdef void spread(cython.floating* everywhere, const cython.floating* weight, Py_ssize_t n,
+                 cython.floating share) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
         everywhere[j] = share if weight == NULL else share * weight[j]

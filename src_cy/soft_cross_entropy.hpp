@@ -36,11 +36,13 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
         const Summary<V> s = row_summary(r, r.out, most, r.next(r.out));
         *r.result = loss_everywhere(half_gaps, total, splat<V>(r.sample), s)[0];
         if (!r.out) return;
-        const V largest = largest_exp<R>(most, s), scale = splat<V>((R)r.call->target.scale * r.sample);
+        V largest = largest_exp<R>(most, s);
+        const V scale = splat<V>((R)r.call->target.scale * r.sample), factor = scale * total;
         const auto e = r.lines_of(r.out);
         if (any(equal(largest, largest))) on_kind<ROW>(r.grid(), SumOfWeights<R, true>{{e.at, e.stride}, weights, &largest, &sum});
         const V at_largest = scale * (all_lanes(sum) - total * share(s.rest, s.inverse));
-        const Ratio<V> q = multiple(scale * total, ratio(product(s.unit, s.inverse)));
+        Ratio<V> q;
+        quotients<R>(1, &factor, &s, e, &largest, &q, [&](auto pass) ALWAYS { on_kind<ROW>(r.grid(), pass); });
         on_kind<ROW>(r.grid(), TargetGradient<R, true>{e, e, weights, &q, &scale, &largest, &at_largest});
     }
 
@@ -71,7 +73,7 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
     static ALWAYS void gradients(const Rows<R> &r, const Weights<R, false> &weights, const vec<R> *most, const vec<R> *total,
                                  const Summary<vec<R>> *s, Sum<R> *sum) {
         using V = vec<R>;
-        V largest[MOST_VECTORS], at_largest[MOST_VECTORS], scale[MOST_VECTORS];
+        V largest[MOST_VECTORS], at_largest[MOST_VECTORS], scale[MOST_VECTORS], factor[MOST_VECTORS];
         Ratio<V> q[MOST_VECTORS];
         mask_of<V> ignored[MOST_VECTORS];
         bool has_largest = false;
@@ -83,9 +85,11 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
         for (int w = 0; w < vectors<R>(r.g); w++) {
             scale[w] = (R)r.call->target.scale * r.sample(w);
             at_largest[w] = scale[w] * (sum[w].value() - total[w] * share(s[w].rest, s[w].inverse));
-            q[w] = multiple(scale[w] * total[w], ratio(product(s[w].unit, s[w].inverse)));
+            factor[w] = scale[w] * total[w];
             ignored[w] = equal(r.sample(w), splat<V>(0));
         }
+        const auto seldom = [&](auto pass) ALWAYS { on_seldom<known>(r.g, pass); };
+        quotients<R>(vectors<R>(r.g), factor, s, r.out, largest, q, seldom);
         on<known>(r.g, TargetGradient<R, false>{r.out, r.out, weights, q, scale, largest, at_largest});
         clear(r, ignored);
     }

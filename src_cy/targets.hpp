@@ -104,6 +104,34 @@ template <class R, bool along> struct TargetGradient {
     }
 };
 
+/* `factor` a sum of exps, of vectors of rows whose exps are `e`: what these are times in the gradient, as TargetGradient and Times
+ * do it. Where the factor is so small that the bias of exps would cost the quotient its digits, they lose it first, and `largest`
+ * with them: of a float 2**-39 of all, below which what that makes subnormal is 0 in the end. */
+template <class R, class On>
+INLINE void quotients(int count, const vec<R> *factor, const Summary<vec<R>> *s, Lines<R> e, vec<R> *largest, Ratio<vec<R>> *q,
+                      On on_rows) {
+    using V = vec<R>;
+    using C = Constants<R>;
+    const V one = splat<V>(1), zero = splat<V>(0), least = splat<V>(C::least_normal * ((int64_t)1 << C::mantissa_bits) / C::unbias);
+    V down[MOST_VECTORS];
+    bool any_small = false;
+    for (int w = 0; w < count; w++) {
+        const V all = factor[w] * s[w].inverse.hi;
+        const mask_of<V> small = less(all, least) & less(-least, all) & ~equal(factor[w], zero);
+        down[w] = select(small, splat<V>(C::unbias), one);
+        any_small |= any(small);
+        q[w] = multiple(factor[w], ratio(product(s[w].unit, s[w].inverse)));
+    }
+    if (!any_small) return;
+    Ratio<V> once[MOST_VECTORS];
+    for (int w = 0; w < count; w++) {
+        once[w] = {down[w], zero};
+        largest[w] *= down[w];
+        q[w] = multiple(factor[w] / down[w], ratio(product(s[w].unit, s[w].inverse)));
+    }
+    on_rows(Times<R>{e, e, once});
+}
+
 /* What they contribute to a row's loss, times the weight of the row. */
 template <class V> INLINE V loss_everywhere(V half_gaps, V total, V sample, const Summary<V> &s) {
     return 2 * (sample * half_gaps) + sample * total * s.log1p_rest;

@@ -250,6 +250,7 @@ MUTANTS = [
     *_of(
         "fastsoftmax/_targets.py",
         ('return f"soft_{name}" if is_soft(self.labels) else name', "return name"),
+        ("np.where(labels < 0, 0, sample_weight)", "sample_weight"),
         ("exact_sum(weights)", "weights.astype(np.float32).sum()"),
         (" or np.nan\n", "\n"),
         ("weight = near_one(weight, of_labels(weight, labels))", "pass"),
@@ -463,10 +464,11 @@ MUTANTS = [
         ("anp.zeros_like(t) - _dot", "anp.zeros_like(t) + _dot"),
         ('axis if options.get("reduction") == "none" else None', "None"),
         ("(1 - smoothing) * of_labels", "of_labels"),
+        ("anp.where(self._of_samples == 0, 0.0, x)", "x"),
         ("targets, _, scale = targets.mean()", "scale = 1 / targets.labels.size"),
         ("smoothing * self._of_classes.mean()", "smoothing"),
-        ("u * (_dot(h, softmax(x, axis), axis) - h)", "u * -h"),
-        ("softmax(x, axis) * _total(h, axis) - h", "-h"),
+        ("u * (_dot(h, softmax(weights.logits(x), axis), axis) - h)", "u * -h"),
+        ("softmax(weights.logits(x), axis) * _total(h, axis) - h", "-h"),
     ),
     *_of(
         "fastsoftmax/_numba_overloads.py",

@@ -16,7 +16,7 @@ BOTH = ("cross_entropy", "cross_entropy_with_grad")
 def follow(error, **given):
     """The value of the expression that a message advises, and the keywords that it adds to that."""
     message = str(error.value)
-    expression = re.search(r"(?:pass|with|first:) ((?:np\.|[a-z]+\.).*?)(?: with (\w+=\S+))?$", message)
+    expression = re.search(r"(?:pass|with|first:) ((?:np\.|[a-z_]+\.).*?)(?: with (\w+=\S+))?$", message)
     assert expression, message
     keywords = eval(f"dict({expression[2] or ''})")
     return eval(expression[1], {"np": np, **given}), keywords
@@ -86,6 +86,28 @@ def test_masked_weight(op, backend):
         advised, _ = follow(raised, weight=weight)
         np.testing.assert_array_equal(advised, [2, 1, 1])
         getattr(fs, op)(x, labels, weight=advised, backend=backend)
+
+
+@pytest.mark.parametrize("op", BOTH)
+def test_masked_sample_weight(op, backend):
+    """What is masked out takes no part."""
+    x, labels = inputs.rng().normal(size=(3, 4)), [0, 1, 2]
+    for dtype in (float, int):
+        sample_weight = np.ma.array([2, 9, 1], mask=[0, 1, 0], dtype=dtype)
+        with pytest.raises(TypeError, match=r"^sample_weight is a masked array") as raised:
+            getattr(fs, op)(x, labels, sample_weight=sample_weight, backend=backend)
+        advised, _ = follow(raised, sample_weight=sample_weight)
+        np.testing.assert_array_equal(advised, [2, 0, 1])
+
+
+@pytest.mark.parametrize("op", BOTH)
+def test_masked_probabilities(op, backend):
+    x, labels = inputs.rng().normal(size=(1, 3)), np.ma.array([[0.5, 0.25, 0.25]], mask=[[0, 1, 0]])
+    with pytest.raises(TypeError, match=r"^labels is a masked array") as raised:
+        getattr(fs, op)(x, labels, backend=backend)
+    advised, keywords = follow(raised, labels=labels)
+    np.testing.assert_array_equal(advised, [[0.5, 0, 0.25]])
+    getattr(fs, op)(x, advised, backend=backend, **keywords)
 
 
 @pytest.mark.parametrize("op", oracle.FORWARD)

@@ -126,6 +126,16 @@ def test_products_of_segments(argument):
     _assert_close(*(make_jvp(loss)(at)(X.ravel()[: PTR[-1]])[1] for loss in losses))
 
 
+@pytest.mark.parametrize("integer", ["u8", "u4", "i4", "u1"])
+@pytest.mark.parametrize("name", ["segment_softmax", "segment_log_softmax", "segment_logsumexp"])
+def test_ptr_of_any_integers(name, integer):
+    def loss(x, ptr):
+        return anp.sum(getattr(ours, name)(x, ptr) ** 2)
+
+    ptr = np.array([0, 2, 6])
+    np.testing.assert_array_equal(*(grad(loss)(X.ravel()[:6], p) for p in (ptr.astype(integer), ptr)))
+
+
 def test_a_saturated_segment_keeps_its_digits():
     x, ptr = np.array([5.0, 40.0, 0.0, 0.0]), [0, 1, 4]
     (_, first, *_) = elementwise_grad(lambda x: ours.segment_softmax(x, ptr)[1])(x)
@@ -265,6 +275,26 @@ def test_a_mean_is_of_weights_of_any_scale(factor):
         )
 
     _assert_close(grad(loss)(X, factor), grad(loss)(X, 1.0))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_rows_that_take_no_part(soft):
+    """Whatever is in them, all derivatives in them are 0."""
+    x, t = X.copy(), inputs.rng(2).uniform(size=X.shape)
+    options = {"sample_weight": [1.0, 0.0, 2.0]} if soft else {"ignore_index": -1}
+    labels = t if soft else np.array([LABELS[0], -1, LABELS[2]])
+
+    def loss(x, labels):
+        return ours.cross_entropy(x, labels, **options)
+
+    expected = hessian(loss)(x, labels)
+    x[1] = np.nan
+    np.testing.assert_array_equal(hessian(loss)(x, labels), expected)
+    assert (expected[1] == 0).all()
+    if soft:
+        assert (grad(loss, 1)(x, t)[1] == 0).all()
+        mixed = [jacobian(grad(loss, a), b)(x, t) for a, b in ((0, 1), (1, 0))]
+        assert all((derivative[1] == 0).all() for derivative in mixed)
 
 
 def test_jacobian_is_that_of_the_kernel():

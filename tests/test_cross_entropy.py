@@ -119,6 +119,25 @@ def test_gradient_is_softmax_minus_onehot(name, backend, dtype):
     checks.assert_close(dx, oracle.longdouble_forward("softmax", x) - onehot, dtype)
 
 
+@pytest.mark.parametrize("n", [3, 5, 100])
+def test_a_row_with_nan_has_no_loss(n, backend, dtype):
+    """Wherever its label is: at an entry that is infinitely far as well."""
+    x = np.zeros((4, n), dtype)
+    x[:, 0], x[:, -1] = -np.inf, np.nan
+    for weight in (None, np.full(n, 0.25, dtype)):
+        for row in (x, x[0][np.newaxis]):
+            loss, dx = checks.call(
+                "cross_entropy_with_grad",
+                row,
+                [0] * len(row),
+                weight=weight,
+                reduction="none",
+                backend=backend,
+            )
+            assert np.isnan(loss).all()
+            assert np.isnan(dx).all()
+
+
 def test_gradient_in_place(backend, dtype):
     """``out=x`` overwrites the logits with the gradient."""
     x = inputs.sources_1000x5(dtype)

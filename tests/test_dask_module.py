@@ -239,6 +239,41 @@ def test_a_mean_is_of_weights_of_any_scale(dtype, soft, chunks):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("op", oracle.FORWARD)
+def test_chunks_without_rows(op):
+    """What a filter leaves of a chunk may be nothing."""
+    x = da.from_array(X, 2)
+    for chosen in (np.arange(len(X)) >= 2, np.zeros(len(X), bool)):
+        lazy = getattr(ours, op)(x[da.from_array(chosen, 2)])
+        np.testing.assert_allclose(lazy.compute(), getattr(fs, op)(X[chosen]), rtol=1e-14)
+    loss, dx = ours.cross_entropy_with_grad(x[:0], LABELS[:0])
+    assert np.isnan(loss.compute())
+    assert dx.compute().shape == (0, X.shape[1])
+
+
+@pytest.mark.parametrize("chunks", [(-1, -1), (2, 2)])
+def test_weights_of_ignored_rows_may_be_anything(chunks):
+    labels, of_rows = (
+        np.where(np.arange(len(X)) == 1, -1, LABELS),
+        np.where(np.arange(len(X)) == 1, np.nan, 2),
+    )
+    lazy = ours.cross_entropy_with_grad(
+        da.from_array(X, chunks), labels, ignore_index=-1, sample_weight=of_rows
+    )
+    desired = fs.cross_entropy_with_grad(X, labels, ignore_index=-1)
+    for actual, expected in zip(dask.compute(*lazy), desired, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-14, atol=1e-17)
+
+
+def test_losses_of_unknown_length():
+    keep = da.from_array(np.arange(len(X)) > 1, 2)
+    x, labels = da.from_array(X, 2)[keep], da.from_array(LABELS, 2)[keep]
+    with pytest.raises(ValueError, match=r"x has shape \(nan, .*: .* call x\.compute_chunk_sizes\(\)"):
+        ours.cross_entropy(x, labels)
+    loss = ours.cross_entropy(x.compute_chunk_sizes(), labels.compute_chunk_sizes()).compute()
+    np.testing.assert_allclose(loss, fs.cross_entropy(X[2:], LABELS[2:]), rtol=1e-15)
+
+
 def test_wrong_probabilities_and_weights_of_rows():
     x = da.from_array(X, (2, 3))
     with pytest.raises(ValueError, match=r"labels has shape .* a probability for each entry of x"):

@@ -156,6 +156,21 @@ def test_out_that_overlaps(dtype):
 
 
 @numba.njit
+def _loss_into(x, labels, out):
+    return fs.cross_entropy_with_grad(x, labels, out=out)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_out_over_probabilities(dtype):
+    memory, x = inputs.rng().uniform(size=(9, 12)).astype(dtype), inputs.width(12, np.dtype(dtype), rows=4)
+    for start in (0, 1, 3):
+        with pytest.raises(ValueError, match="out overlaps labels"):
+            _loss_into(x, memory[:4], memory[start : start + 4])
+    expected = fs.cross_entropy_with_grad(x, memory[:4])
+    _assert_same(_loss_into(x, memory[:4], memory[4:8]), expected, x.dtype)
+
+
+@numba.njit
 def _jacobian_into(y, out):
     return fs.softmax_jacobian(y, out=out)
 
@@ -360,6 +375,11 @@ def test_probabilities_and_weights_of_rows(n, dtype):
         _of_rows(x, t[1:].copy(), weight, of_rows, 0.1)
 
 
+@numba.njit
+def _ignoring(x, labels, samples):
+    return fs.cross_entropy_with_grad(x, labels, ignore_index=-100, sample_weight=samples)
+
+
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 def test_a_mean_is_of_weights_of_any_scale(dtype):
     """As from Python, in bits."""
@@ -372,6 +392,10 @@ def test_a_mean_is_of_weights_of_any_scale(dtype):
             samples = of_rows * x.dtype.type(factor)
             expected = fs.cross_entropy_with_grad(x, labels, weight=weight, sample_weight=samples)
             _assert_same(_of_rows(x, labels, weight, samples, 0.1)[2], expected, x.dtype)
+    ignored = np.array([0, -100, 1, 2])
+    samples = np.array([1, np.nan, 2, 3], dtype)
+    expected = fs.cross_entropy_with_grad(x, ignored, ignore_index=-100, sample_weight=samples)
+    _assert_same(_ignoring(x, ignored, samples), expected, x.dtype)
     cancel = np.array([1, -1, 0, 0], dtype)
     expected = fs.cross_entropy_with_grad(x, [0, 1, 2, 0], weight=of_classes * 0 + 1, sample_weight=cancel)
     actual = _of_rows(x, np.array([0, 1, 2, 0]), of_classes * 0 + 1, cancel, 0.1)[2]

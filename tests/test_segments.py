@@ -241,6 +241,8 @@ WRONG = {
     "two dimensions": ([[0, 3]], ValueError, r"ptr has shape \(1, 2\); expected \(segments \+ 1,\)"),
     "a scalar": (3, ValueError, r"ptr has shape \(\)"),
     "no entry": (np.empty(0, int), ValueError, r"ptr has shape \(0,\)"),
+    "an empty list": ([], ValueError, r"ptr has shape \(0,\)"),
+    "masked": (np.ma.array([0, 3], mask=[0, 1]), TypeError, r"would be lost: pass np\.ma\.getdata\(ptr\)"),
     "another start": ([1, 3], ValueError, r"ptr\[0\] is 1; expected 0"),
     "a negative start": ([-1, 3], ValueError, r"ptr\[0\] is -1; expected 0"),
     "a fall": ([0, 2, 1, 0, 3], ValueError, r"ptr\[2\] is 1; expected 2 or more, as ptr\[1\] is"),

@@ -225,11 +225,48 @@ def test_a_mean_by_weights_that_cancel_is_nan(weights, backend, dtype):
     assert weights == "weight" or (dx[2] == 0).all()
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(("n", "axis"), [(4, 1), (5, 1), (9, 0), (100, 1), (700, 1), (700, 0)])
+def test_gradients_of_rows_of_little_weight_keep_their_digits(n, axis, soft, smoothing, backend, dtype):
+    """Beside rows that weigh more; powers of two round nothing while results are normal numbers."""
+    x, eps, tiny = inputs.width(n, dtype, rows=18), np.finfo(dtype).eps, np.finfo(dtype).tiny
+    onehot = np.eye(n, dtype=dtype)[x.argmin(axis=1)]
+    t = inputs.rng(1).uniform(size=x.shape).astype(dtype) if soft else onehot
+    of_rows = (2.0 ** -np.linspace(0, np.finfo(dtype).maxexp - 4, 18).round())[:, np.newaxis]
+    given = [a if axis else a.T.copy() for a in (x, t if soft else x.argmin(axis=1))]
+    options = {"label_smoothing": smoothing, "reduction": "sum", "backend": backend}
+    whole = fs.cross_entropy_with_grad(*given, axis, **options)[1]
+    dx = checks.call(
+        "cross_entropy_with_grad", *given, axis, sample_weight=of_rows.ravel().astype(dtype), **options
+    )[1]
+    whole, dx = (a.astype(np.float64) if axis else a.astype(np.float64).T for a in (whole, dx))
+    u = (1 - smoothing) * t.astype(np.float64) + smoothing / n
+    size = of_rows * (fs.softmax(x.astype(np.float64)) * u.sum(axis=1, keepdims=True) + u)
+    normal, spare = np.abs(whole) * of_rows >= tiny, 4 * float(np.finfo(dtype).smallest_subnormal)
+    error = np.abs(dx - whole * of_rows)
+    assert (error <= np.where(normal, 4 * eps * size + spare, tiny)).all()
+    assert normal[-1].any()
+
+
 def test_weights_of_no_classes(backend):
     options = {"weight": [], "ignore_index": -1, "backend": backend}
     loss, dx = fs.cross_entropy_with_grad(np.empty((2, 0)), [-1, -1], **options)
     assert np.isnan(loss)
     assert dx.shape == (2, 0)
+
+
+@pytest.mark.parametrize("given", [np.nan, np.inf, 1e-300])
+def test_weights_of_ignored_rows_may_be_anything(given, backend):
+    x, labels = inputs.width(5, np.float64, rows=4), np.array([0, -100, 4, -100])
+    for of_rows in (np.array([1e-310, given, 3e-310, given]), np.array([1, given, 3, given])):
+        options = {"ignore_index": -100, "backend": backend}
+        expected = fs.cross_entropy_with_grad(x[::2], labels[::2], sample_weight=of_rows[::2], **options)
+        for weights in (of_rows, of_rows.tolist()):
+            loss, dx = checks.call("cross_entropy_with_grad", x, labels, sample_weight=weights, **options)
+            checks.assert_close(loss, expected[0], np.float64)
+            checks.assert_close(dx[::2], expected[1], np.float64)
+            assert (dx[1::2] == 0).all()
 
 
 def test_small_weights_of_far_logits(backend, dtype):
@@ -281,6 +318,19 @@ def test_axes(shape, axis, backend, dtype):
     expected, expected_dx, _ = oracle.exact_soft_cross_entropy(rows, t_rows)
     checks.assert_close(loss, expected.high.reshape(kept), dtype)
     checks.assert_close(oracle.rows_of(dx, axis)[1], expected_dx.high, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_halves_beside_probabilities_of_columns(dtype, backend):
+    """Which are cut in blocks of columns."""
+    columns = 40 if checks.is_slow(backend) else 4000
+    x = inputs.rng().normal(size=(2, 70, columns)).astype("f2")
+    t = np.ascontiguousarray(inputs.rng(1).dirichlet(np.ones(70), (2, columns)).swapaxes(1, 2)).astype(dtype)
+    options = {"reduction": "none", "backend": backend}
+    loss, dx = checks.call("cross_entropy_with_grad", x, t, 1, **options)
+    wide, wide_dx = fs.cross_entropy_with_grad(x.astype("f4"), t, 1, **options)
+    checks.assert_same_bits((loss, dx), (wide.astype("f2"), wide_dx.astype("f2")))
+    checks.assert_same_bits(fs.cross_entropy(x, t, 1, **options), loss)
 
 
 def test_without_dimensions(backend):

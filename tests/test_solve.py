@@ -226,6 +226,18 @@ def test_sums_that_are_zero_but_for_roundings(name, backend):
         _refused("b sums to", y, b, backend=backend)
 
 
+def test_sums_beyond_the_range(backend, dtype):
+    """Of a row whose sizes add up to infinity."""
+    top = np.finfo(dtype).max
+    y = np.full(4, 0.25, dtype)
+    for b in ([top, top, -top, 1], [top, top, top, top], [top, top / 2, -top, -top / 4]):
+        _refused("b sums to", y, np.array(b, dtype), backend=backend)
+    solved = fs.softmax_solve(
+        np.array([y, y]), np.array([[top, top, -top, -top], [1, 2, -3, 0]], dtype), backend=backend
+    )
+    np.testing.assert_array_equal(solved[1], [4, 8, -12, 0])
+
+
 def test_sums_that_rounding_hides(backend):
     """Large entries cancel; what is left of the others counts, at any length."""
     n = 1001

@@ -127,6 +127,15 @@ def test_layouts(layout, shape, axis, backend, dtype):
     assert fs.logsumexp(x, axis, b=b, keepdims=True, backend=backend).ndim == x.ndim
 
 
+def test_halves_of_columns(backend):
+    """Which are cut in blocks of columns, their factors as well."""
+    columns = 40 if checks.is_slow(backend) else 4000
+    x, b = inputs.rng().normal(size=(70, columns)).astype("f2"), inputs.rng(1).uniform(size=(70, columns))
+    expected = fs.logsumexp(x.astype("f4"), 0, b=b, backend=backend).astype("f2")
+    for threads in (1, 2):
+        checks.assert_same_bits(fs.logsumexp(x, 0, b=b, backend=backend, num_threads=threads), expected)
+
+
 @pytest.mark.parametrize("x_dtype", [np.float64, np.float32, np.float16, np.int64], ids=str)
 @pytest.mark.parametrize("b_dtype", [np.float64, np.float32, np.int64, np.bool_], ids=str)
 def test_dtypes_and_broadcasting(x_dtype, b_dtype, backend):

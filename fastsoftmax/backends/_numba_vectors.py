@@ -48,6 +48,7 @@ _CONSTANTS = {
         "ROUND": 1.5 * 2**23,
         "EXP_MAGIC": 1.5 * 2**23 + 127 + 64,
         "POWER_INVERSE": 2.0**-64,
+        "ALL_DIGITS": 2.0**-103,  # of a pair that is less, the second part may be subnormal
         "ABOVE": 0.0,
         "EXP_LOWEST": -128.0,
         "NEAR": 256.0,
@@ -64,6 +65,7 @@ _CONSTANTS = {
         "ROUND": 1.5 * 2**52,
         "EXP_MAGIC": 1.5 * 2**52 + 1023 + 512,
         "POWER_INVERSE": 2.0**-512,
+        "ALL_DIGITS": 2.0**-970,
         "ABOVE": 2.0**513,
         "EXP_LOWEST": -800.0,
         "NEAR": 2048.0,

@@ -314,8 +314,7 @@ def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, 
         if t.folds:
             factor, scales, keep = _of_first(factor), _of_first(scales), _of_first(keep)
         zero = splat(x, 0)
-        ratio = factor * s.inverse
-        correction = fma(factor, s.correction, fma(factor, s.inverse, zero - ratio))
+        ratio, correction, _ = _quotient(tile, t, factor, s)
         for start in stretches(t):
             for j in stretch(t, start):
                 e = vector(tile, j)
@@ -419,8 +418,8 @@ def soft_cross_entropy_with_grad(
         largest = where_greater(splat(x, 1 / 3), others_share, largest, splat(x, np.nan))
         at_largest = (_sum_but(tile, targets, t, largest) - whole * others_share) * scales
         factor = whole * scales
-        ratio = factor * s.inverse
-        correction = fma(factor, s.correction, fma(factor, s.inverse, zero - ratio))
+        ratio, correction, unbias = _quotient(tile, t, factor, s)
+        largest = largest * unbias
         for start in stretches(t):
             for j in stretch(t, start):
                 e = vector(tile, j)
@@ -596,6 +595,24 @@ def _coefficient(y_tile, b_tile, t, ridge):
     # A row of zeros has no shares, and nothing to take.
     c = c / where_equal(all_shares, zero, one, all_shares)
     return c + (c - c)
+
+
+@inlined
+def _quotient(tile, t, factor, s):
+    """``factor`` a sum of exponentials, in two parts, to multiply them by.
+
+    Where it is so small that their bias would cost it its digits, they lose that first: the third result.
+    """
+    one, zero = splat(factor, 1), splat(factor, 0)
+    ratio = factor * s.inverse
+    size = where_equal(factor, zero, one, larger(ratio, zero - ratio))
+    unbias = where_greater(constant(factor, "ALL_DIGITS"), size, constant(factor, "POWER_INVERSE"), one)
+    if differ(unbias, one):
+        _multiply(tile, t, unbias)
+    inverse = s.inverse / unbias
+    ratio = factor * inverse
+    correction = fma(factor, s.correction / unbias, fma(factor, inverse, zero - ratio))
+    return ratio, correction, unbias
 
 
 @inlined

@@ -160,7 +160,7 @@ def cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, scale, 
         target = _Target(work, x, labels, axis, weight, sample, smoothing)
         loss[...] = target.losses(work, x, m, rest)
         # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
-        e *= (scale * (target.at_label + sample * target.total) / total).astype(e.dtype)
+        _multiply(e, scale * (target.at_label + sample * target.total), total)
         if smoothing:
             e -= (scale * (sample * target.everywhere)).astype(e.dtype)
         e[target.at] = scale * target.gradients_at_label(m, rest)
@@ -221,7 +221,7 @@ def soft_cross_entropy_with_grad(x, labels, weight, sample_weight, smoothing, sc
         target = _SoftTarget(work, t, axis, weight, sample, smoothing)
         loss[...] = target.losses(work, x, m, rest)
         # d loss / d x_j = y_j * total - t_j
-        e *= (scale * (sample * target.total) / total).astype(e.dtype)
+        _multiply(e, scale * (sample * target.total), total)
         for part in _pieces(work, x, axis):
             t = target.of(part, work("terms", x[part].shape))
             t *= scale * sample
@@ -642,6 +642,16 @@ def _others(work, x, m, axis):
     e = _exp(work, x.astype(np.float64), m - LIFT, np.empty(x.shape))
     np.copyto(e, 0.0, where=x == m)
     return _total(work, e, axis, x.dtype), np.count_nonzero(x == m, axis=axis, keepdims=True)
+
+
+def _multiply(e, factor, total):
+    """``e *= factor / total``: in two steps where the quotient is too near 0 to have all of its digits."""
+    info, quotient = np.finfo(e.dtype), factor / total
+    is_small = (np.abs(quotient) < info.tiny / info.eps) & (factor != 0)
+    if is_small.any():
+        e *= np.where(is_small, 1 / total, 1).astype(e.dtype)
+        quotient = np.where(is_small, factor, quotient)
+    e *= quotient.astype(e.dtype)
 
 
 def _or_ones(sample_weight, loss):
