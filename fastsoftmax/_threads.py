@@ -2,7 +2,7 @@
 
 Blocks are rows of the canonical form, so each row is computed by one thread exactly as it would be
 alone: the bits do not depend on the thread count. Kernels release the GIL. Those with a ``parallel`` twin
-are compiled: they make and share out their blocks themselves (the Cython ones by src_cy/pool.h), and NumPy
+are compiled: they make and share out their blocks themselves (the Cython ones by src_cy/pool.c), and NumPy
 has nothing to warn of. The blocks of others go over threads that are started for the call and end with it:
 no pool, no lock is left that an exception, a fork or the interpreter's end could find in the wrong state.
 """

@@ -74,7 +74,8 @@ template <bool known, class R> struct AtLabel {
         if constexpr (known) return is_negative(lane);
         int_of<R> high[LANES<R>]; /* the upper half of each label, where its sign is, or all of it */
         bits_of<V> sign;
-        for (int l = 0; l < LANES<R>; l++) high[l] = (int_of<R>)(label[l] >> 8 * (sizeof *label - sizeof *high));
+        constexpr int less = 8 * (sizeof *label > sizeof *high ? sizeof *label - sizeof *high : 0);
+        for (int l = 0; l < LANES<R>; l++) high[l] = (int_of<R>)(label[l] >> less);
         __builtin_memcpy(&sign, high, sizeof sign);
         return is_negative(sign);
     }

@@ -16,7 +16,7 @@ template <class R, bool along> struct Weights {
         : t(t), weight((const R *)of->weight), everywhere((const R *)of->everywhere), at_label((R)of->at_label) {}
 
     template <Kind kind, int height, bool whole> ALWAYS inline void of(const Tile<R, kind, height, whole> &tile, V *u) const {
-        constexpr int count = tile.count, wide = tile.wide;
+        constexpr int count = Tile<R, kind, height, whole>::count, wide = Tile<R, kind, height, whole>::wide;
         const auto of_classes = [&](const R *x, V *to) ALWAYS {
             if constexpr (along)
                 tile.load(to, {x, LANES<R>}, 0);

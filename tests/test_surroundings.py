@@ -233,8 +233,12 @@ run = getattr(interpreters, "run_string", None) or interpreters.exec
 code = '''
 import warnings
 warnings.simplefilter("ignore")  # NumPy's, that it does not support this
-import fastsoftmax as fs
-print(fs.softmax([0.0, 0.0])[0])
+try:
+    import fastsoftmax as fs
+except ImportError:
+    print("ImportError")
+else:
+    print(fs.softmax([0.0, 0.0])[0])
 '''
 for _ in range(3):
     other = interpreters.create()
@@ -249,11 +253,12 @@ for _ in range(3):
 """
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="NumPy does not notice there, and breaks later ones")
 @pytest.mark.parametrize("before", [True, False])
 def test_subinterpreters(before):
-    """NumPy is loaded in one interpreter of a process and says so in others; ours goes on there."""
+    """NumPy is loaded in one interpreter of a process, since 2.5 in the main one, and says so in others."""
     use = "import fastsoftmax as fs; print(fs.softmax([0.0, 0.0])[0])"
     code = SUBINTERPRETER.format(before=use if before else "", after=use if before else "")
     lines = [line for line in processes.python(code).splitlines() if line != "None"]
-    assert lines.count("0.5") == (2 if before else 1)
-    assert all("ImportError" in line for line in lines if line != "0.5")
+    refused = 3 * ["ImportError"]
+    assert lines in ([["0.5", *refused, "0.5"]] if before else [["0.5", *refused[1:]], refused])

@@ -20,7 +20,7 @@ def work(_=None):
 
 
 def _helpers():
-    """How many threads of src_cy/pool.h there are, by their name."""
+    """How many threads of src_cy/pool.c there are, by their name."""
     names = []
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):  # one that has just ended
