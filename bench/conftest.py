@@ -4,6 +4,7 @@ import sys
 import time
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 import fastsoftmax as fs
 from bench import cases, goals_table, machine, peers
@@ -101,16 +102,21 @@ class Progress:
 
 @pytest.fixture
 def set_threads(request):
-    """Sets a candidate's thread count, and to time it gives it as many CPUs: JAX knows no other limit."""
+    """Sets a candidate's thread count and LAPACK's, and to time it gives it as many CPUs: JAX knows no other limit.
+
+    Two threads of OpenBLAS that share a CPU wait for each other: seconds in place of milliseconds.
+    """
     every, cpus = fs.get_num_threads(), machine.cpus() if _timing(request.config) else []
     candidates = []
 
     def set_until_end(candidate, n):
         candidates.append(candidate)
         candidate.set_threads(n)
+        threadpool_limits(n, "blas")
         machine.stay_on(cpus[:n])
 
     yield set_until_end
     machine.stay_on(cpus)
     for candidate in candidates:
         candidate.set_threads(every)
+    threadpool_limits(every, "blas")
