@@ -102,7 +102,7 @@ class Progress:
 
 @pytest.fixture
 def set_threads(request):
-    """Sets a candidate's thread count and LAPACK's, and to time it gives it as many CPUs: JAX knows no other limit.
+    """Sets a candidate's thread count and LAPACK's; timed it gets as many CPUs: JAX knows no other limit.
 
     Two threads of OpenBLAS that share a CPU wait for each other: seconds in place of milliseconds.
     """
