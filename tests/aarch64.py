@@ -3,8 +3,8 @@
     python tests/aarch64.py .venv/aarch64
 
 Debian's packages for arm64 are unpacked there; nothing is installed on the machine. Their `python3` is made a
-script that emulates it, so pip, environments, the tests and what they start use it as any other. It names its compiler
-aarch64-linux-gnu-gcc, which is a cross compiler here, at full speed: setup.py knows nothing of all this.
+script that emulates it, so pip, environments, the tests and what they start use it as any other. It names its
+compiler aarch64-linux-gnu-gcc, which is a cross compiler here, at full speed: setup.py knows nothing of this.
 """
 
 import os
