@@ -67,7 +67,7 @@ test-sanitize: .venv/test/current ## the tests on kernels compiled with ASan and
 test-aarch64: .venv/aarch64/current ## the tests on compiled kernels for aarch64, in emulation (half an hour)
 	FASTSOFTMAX_TEST_BACKENDS=cython $(call in,aarch64) -m pytest -n auto -k 'not fork and not ctrl_c' $(ARGS)
 
-test-elsewhere: .venv/elsewhere/current ## kernels and threads, compiled for nine other machines in C and run where that can be (half an hour)
+test-elsewhere: .venv/elsewhere/current ## kernels and threads, compiled for nine other machines in C, run where that can be (half an hour)
 	$(call in,elsewhere) -m tests.elsewhere $(ARGS)
 
 wheels: .venv/wheels/current ## a wheel for each Python found (PYTHONS="python3.11 ..."), and the source distribution

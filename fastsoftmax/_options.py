@@ -11,7 +11,7 @@ REDUCTIONS = ("mean", "sum", "none")
 def as_int(value, name, expected="an int"):
     """Anything with ``__index__`` but a bool, as an int."""
     try:
-        if not isinstance(value, bool):
+        if not isinstance(value, bool | np.bool_):  # of which older NumPy makes an index, with a warning
             return index(value)
     except TypeError:
         pass

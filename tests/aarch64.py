@@ -2,9 +2,9 @@
 
     python tests/aarch64.py .venv/aarch64
 
-Debian's packages for arm64 are unpacked there; nothing is installed on the machine. `bin/python` is a script
-that emulates their Python, so pip, the tests and what they start use it as any other. It names its compiler
-aarch64-linux-gnu-gcc, which is a cross compiler here, at full speed: setup.py knows nothing of all this.
+Debian's packages for arm64 are unpacked there; nothing is installed on the machine. Their `python3` is made a
+script that emulates it, so pip, environments, the tests and what they start use it as any other. It names its
+compiler aarch64-linux-gnu-gcc, which is a cross compiler here, at full speed: setup.py knows nothing of this.
 """
 
 import os
@@ -35,7 +35,7 @@ Dir::Cache "{0}";
 # Neither Python nor the compiler would look for headers there.
 PYTHON = """#!/bin/sh
 export C_INCLUDE_PATH='{root}/usr/include/{name}:{root}/usr/include'
-exec qemu-aarch64 -L '{root}' -0 "$0" '{root}/usr/bin/{name}' "$@"
+exec qemu-aarch64 -L '{root}' -0 "$0" '{root}/usr/bin/emulated-{name}' "$@"
 """
 
 
@@ -64,14 +64,17 @@ def _downloaded(state):
 
 
 def _make_python(environment, root):
-    """What `python -m venv` would make, but for a script in place of a link."""
+    """What `python -m venv` would make, and the script that its link leads to."""
     name = Path(root, "usr", "bin", "python3").readlink().name
+    script = root / "usr" / "bin" / name
+    script.rename(script.with_name(f"emulated-{name}"))
+    script.write_text(PYTHON.format(root=root, name=name), "utf-8")
+    script.chmod(0o755)
     (environment / "bin").mkdir()
     (environment / "lib" / name / "site-packages").mkdir(parents=True)
     (environment / "pyvenv.cfg").write_text(f"home = {root}/usr/bin\n", "utf-8")
     python = environment / "bin" / "python"
-    python.write_text(PYTHON.format(root=root, name=name), "utf-8")
-    python.chmod(0o755)
+    python.symlink_to(script)
     subprocess.run([python, "-m", "ensurepip"], stdout=subprocess.DEVNULL, check=True)
 
 

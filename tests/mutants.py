@@ -281,7 +281,7 @@ MUTANTS = [
     ),
     *_of(
         "fastsoftmax/_options.py",
-        ("if not isinstance(value, bool):", "if True:"),
+        ("if not isinstance(value, bool | np.bool_):", "if True:"),
         ("not isinstance(number, Real) or isinstance(number, bool)", "not isinstance(number, Real)"),
         ("value[()] if isinstance(value, np.ndarray) else value", "value"),
         ("and value in (0, 1):", "and True:"),

@@ -29,7 +29,7 @@ def test_scipys_own_tests():
     result = processes.start(arguments, timeout=300)
     passed = re.search(r"^(\d+) passed", result.stdout, re.MULTILINE)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-    assert int(passed[1]) >= 25  # of SciPy 1.17 some 400, of 1.15 62
+    assert int(passed[1]) >= 10  # of SciPy 1.13 11, of 1.15 62, of 1.17 some 400
 
 
 @pytest.mark.parametrize("name", NAMES)
