@@ -34,16 +34,21 @@ _API = _files(
     "segments",
 )
 _KERNELS = _files(
-    "cross_entropy", "special_values", "derivatives", "ulp", "long_rows", "against_autograd", "segments"
-)
-_KERNELS = _files(
-    "cross_entropy", "soft_labels", "special_values", "derivatives", "ulp", "long_rows", "against_autograd"
+    "cross_entropy",
+    "soft_labels",
+    "special_values",
+    "derivatives",
+    "ulp",
+    "long_rows",
+    "against_autograd",
+    "segments",
 )
 # These start many processes, and are about the installation.
 _SLOW = ("odd_settings", "without_numba", "without_the_compiled", "report_of", "import_takes", "every_level")
 # The long way, which plain calls of compiled kernels do not go, is other backends'.
 _LONG_WAY = "cython,numpy"
 _REGISTRY = (*_files("registry", "plain_calls"), "-k", " and ".join(f"not {name}" for name in _SLOW))
+_DASK = Suite("cython", (*_files("dask_module"), "-k", "not other_processes"))
 
 SUITES = {
     "fastsoftmax/api.py": Suite(_LONG_WAY, _API),
@@ -56,7 +61,9 @@ SUITES = {
     "fastsoftmax/_operators.py": Suite("cython", _files("solve", "jacobian_layouts")),
     "fastsoftmax/_asarray.py": Suite("cython", _files("array_likes")),
     "fastsoftmax/accumulator.py": Suite("cython", _files("accumulator")),
-    "fastsoftmax/dask.py": Suite("cython", (*_files("dask_module"), "-k", "not other_processes")),
+    "fastsoftmax/dask.py": _DASK,
+    "fastsoftmax/_dask_states.py": _DASK,
+    "fastsoftmax/_dask_losses.py": _DASK,
     "fastsoftmax/backends/python.py": Suite("python", _KERNELS),
     "fastsoftmax/backends/numpy.py": Suite("numpy", _KERNELS),
     "fastsoftmax/backends/numba.py": Suite("numba", _KERNELS),
@@ -508,7 +515,20 @@ MUTANTS = [
     ),
     *_of(
         "fastsoftmax/dask.py",
+        (
+            "(x[at].astype(np.float64) - row_max[row]) - log_rest[row]",
+            "x[at] - (row_max[row] + log_rest[row])",
+        ),
+        ("y if where is None else da.where(mask, y, np.asarray(fill, dtype))", "y"),
+    ),
+    *_of(
+        "fastsoftmax/_dask_states.py",
         ("np.where(np.isfinite(state[0]), state[0], np.nan)", "state[0]"),
+        ('clone(x) if _options.as_bool(reread, "reread") else x', "x"),
+        ("reshape(count, *without(", "reshape(-1, *without("),
+    ),
+    *_of(
+        "fastsoftmax/_dask_losses.py",
         ("(part == m) & (log_sum < np.log(1.5))", "part > np.inf"),
         (
             "losses[row] += np.where(sample == 0, 0.0, sample * exact_sums(terms))",
@@ -517,12 +537,7 @@ MUTANTS = [
         ("losses[row] += ", "losses[row] = "),
         ("return (1 - smoothing) * _row_weights(labels, weight)", "return _row_weights(labels, weight)"),
         ("return samples[0].sum() if samples else rows", "return rows"),
-        ('clone(x) if _options.as_bool(reread, "reread") else x', "x"),
-        (
-            "(x[at].astype(np.float64) - row_max[row]) - log_rest[row]",
-            "x[at] - (row_max[row] + log_rest[row])",
-        ),
-        ("y if where is None else da.where(mask, y, np.asarray(fill, dtype))", "y"),
         ("step *= x.shape[k]", "step *= 1"),
+        ("samples = tuple(map(_near_one, samples))", "pass"),
     ),
 ]

@@ -503,7 +503,9 @@ def test_peak_memory(call, chunks):
 def test_the_ops_themselves_refuse_dask_arrays(op, backend):
     x = da.from_array(X, 2)
     others = (LABELS,) if op.startswith("cross") else (X,) if op in oracle.TWO_ARRAYS else ()
-    with pytest.raises(TypeError, match=r"dask Array, .* from fastsoftmax\.dask where that has it, or pass \w+\.compute\(\)"):
+    with pytest.raises(
+        TypeError, match=r"dask Array, .* from fastsoftmax\.dask where that has it, or pass \w+\.compute\(\)"
+    ):
         getattr(fs, op)(x, *others, backend=backend)
     with pytest.raises(TypeError, match=r"x is a dask Array"):
         fs.LogSumExp().update(x)
