@@ -40,7 +40,8 @@ class Targets(NamedTuple):
             sample_weight = near_one(sample_weight, sample_weight)
         weights = row_weights(labels, weight, sample_weight)
         divisor = float(exact_sum(weights)) or np.nan
-        scale = 1 / divisor if weights.any() else 1.0  # of rows left out all gradients are 0
+        with floating_point_mode():
+            scale = 1 / divisor if weights.any() else 1.0  # of rows left out all gradients are 0
         return Targets(labels, weight, sample_weight, smoothing), divisor, scale
 
 
