@@ -147,15 +147,18 @@ INLINE void gradients_grid(const Rows<R> &r, const AtLabel<known, R> *a, const v
 
 /* One loss a row; and the gradient into `out` unless that is NULL. Ignored rows have neither. */
 template <> struct Op<CROSS_ENTROPY> {
-    template <class R> static void row(const Row<R> &r) {
+    template <class R> static ALWAYS bool is_ignored(const Row<R> &r) { return r.label < 0 || r.sample == 0; }
+
+    template <class R> static ALWAYS vec<R> lead(const Row<R> &r) { return is_ignored(r) ? splat<vec<R>>(0) : row_max(r); }
+
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, const vec<R> most, Begin begin_next) {
         using V = vec<R>;
         const Target *t = &r.call->target;
-        if (r.label < 0 || r.sample == 0) { /* ignored */
+        if (is_ignored(r)) {
             if (r.out) fill(r, R(0));
             return void(*r.result = 0);
         }
         const R x_label = r.a[r.label], at_label = at_label_of<R>(t, r.label);
-        const V most = row_max(r);
         if (!__builtin_isfinite(most[0])) {
             if (r.out) fill(r, R(NAN));
             return void(*r.result = NAN);
@@ -163,6 +166,7 @@ template <> struct Op<CROSS_ENTROPY> {
         Sum<R> gaps = Sum<R>::from(0);
         if (t->everywhere) on_kind<ROW>(r.grid(), HalfGaps<R, true>{r.lines_of(r.a), Weights<R, true>(t, {}), &most, &gaps});
         const Summary<V> s = row_summary(r, r.out, most, r.next(r.out));
+        begin_next();
         if (r.out) row_gradient(r, x_label, at_label, most[0], s);
         V loss = loss_at_label(splat<V>(at_label * r.sample), most, splat<V>(x_label), s.log1p_rest);
         if (t->everywhere) loss += loss_everywhere(all_lanes(gaps), splat<V>((R)t->total), splat<V>(r.sample), s);

@@ -12,14 +12,29 @@
 namespace {
 /* Bytes of a panel of short rows, which stays in the L1 cache; and of a line of strided ones, which one entry of the TLB
  * serves, with the passes' state in L1; and lines so few that the TLB holds their pages all at once: a tile at a time. */
-constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16;
+constexpr ptrdiff_t PANEL_BYTES = 16 * 1024, STRIP_BYTES = 4096, FEW_LINES = 16, EARLY_BYTES = 4096;
+
+/* Rows one after the other. Where one waits for its sums, a dozen steps of which each waits for the one before, the next one is begun:
+ * rows of 4 KB take 0.9 of the time. Those of 8 KB leave the L1 cache meanwhile, and take 1.07. */
+template <class Of, class R> void run_each(const Call *c, const Arrays<R> &x, ptrdiff_t first, bool in_order) {
+    const ptrdiff_t n = c->s.n;
+    const bool is_early = n * (ptrdiff_t)sizeof(R) <= EARLY_BYTES;
+    const auto row_of = [&](ptrdiff_t i) ALWAYS {
+        return Row<R>{x.a + i * x.a_stride, moved(x.b, i * x.b_stride),   moved(x.out, i * n),      moved(x.results, i), n,
+                      c->labels ? c->labels[i] : 0, x.samples ? x.samples[i] : 1, c, in_order, is_early};
+    };
+    auto lead = Of::lead(row_of(first));
+    for (ptrdiff_t i = first, begun = first; i < c->s.outer; i++) {
+        const auto begin_next = [&](bool now) ALWAYS {
+            if (now && begun == i && i + 1 < c->s.outer) lead = Of::lead(row_of(begun = i + 1));
+        };
+        Of::row(row_of(i), lead, [&]() ALWAYS { begin_next(is_early); });
+        begin_next(true);
+    }
+}
 
 template <class R> void run_rows(const Call *c, const Arrays<R> &x, ptrdiff_t first = 0, bool in_order = false) {
-    for (ptrdiff_t i = first, n = c->s.n; i < c->s.outer; i++) {
-        const Row<R> row = {x.a + i * x.a_stride, moved(x.b, i * x.b_stride),   moved(x.out, i * n), moved(x.results, i),
-                            n,                    c->labels ? c->labels[i] : 0, x.samples ? x.samples[i] : 1, c, in_order};
-        with_op(c->op, [&](auto of) ALWAYS { of.row(row); });
-    }
+    with_op(c->op, [&](auto of) ALWAYS { run_each<decltype(of)>(c, x, first, in_order); });
 }
 
 /* Whether a short row that is alone may be gone over as a long one is, with sums in the order of a lane: of a panel of one row

@@ -125,8 +125,8 @@ template <class R> void watched_jacobians(const R *y, R *out, ptrdiff_t rows, pt
 }
 
 /* J_ii = y_i * (1 - y_i) */
-template <> struct Op<SOFTMAX_JACOBIAN_DIAGONAL> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<SOFTMAX_JACOBIAN_DIAGONAL> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         Sum<R> sum;
         on_kind<ROW>(r.grid(), SumOfSmall<R>{r.lines_of(r.a), &sum});
         const vec<R> others = all_lanes(sum);
@@ -164,8 +164,8 @@ void log_softmax_jacobians(const R *logy, R *out, ptrdiff_t rows, ptrdiff_t n, c
 }
 
 /* J_ii = 1 - exp(logy_i) */
-template <> struct Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<LOG_SOFTMAX_JACOBIAN_DIAGONAL> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         on_kind<ROW>(r.grid(), OneMinusExp<R>{r.lines_of(r.a), r.lines_of(r.out)});
     }
 

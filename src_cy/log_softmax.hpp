@@ -3,15 +3,15 @@
 #include "summary.hpp"
 
 namespace {
-template <> struct Op<LOG_SOFTMAX> {
-    template <class R> static void row(const Row<R> &r) {
-        const vec<R> most = row_max(r);
+template <> struct Op<LOG_SOFTMAX> : FromMaximum {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, const vec<R> most, Begin begin_next) {
         if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
         const Summary<vec<R>> s = row_summary<R>(r, nullptr, most, r.out);
         if (r.in_order)
             return each_vector<R>(r.n, [&](ptrdiff_t j, ptrdiff_t count) ALWAYS {
                 store_some(r.out + j, count, (load_some(r.a + j, count, R(0)) - most) - s.log1p_rest);
             });
+        begin_next();
         on_kind<ROW>(r.grid(), Subtract<R>{r.lines_of(r.a), r.lines_of(r.out), &most, &s.log1p_rest});
     }
 
@@ -27,10 +27,9 @@ template <> struct Op<LOG_SOFTMAX> {
     }
 };
 
-template <> struct Op<LOGSUMEXP> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<LOGSUMEXP> : FromMaximum {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, const vec<R> most, Begin begin_next) {
         using V = vec<R>;
-        const V most = row_max(r);
         if (!__builtin_isfinite(most[0])) {
             for (ptrdiff_t j = 0; j < r.n; j++)
                 if (__builtin_isnan(r.a[j])) return void(*r.result = NAN);
@@ -41,7 +40,8 @@ template <> struct Op<LOGSUMEXP> {
             return void(*r.result = most[0] + row_summary<R>(r, nullptr, most, nullptr).log1p_rest[0]);
         const Shift<V> s = shift_by(most);
         Sum<R> sum;
-        exps_of<false>(r.grid(), r.lines_of(r.a), Lines<R>{}, &s, {r.next_a(), nullptr}, &sum,
+        begin_next();
+        exps_of<false>(r.grid(), r.lines_of(r.a), Lines<R>{}, &s, {r.next_logits(), nullptr}, &sum,
                        (Sum<R> *)nullptr);
         const Pair<V> all = product(sum.of_all_lanes().pair(), ratio(per_biased(s)));
         const Pair<V> rest = plus(all, Pair<V>{splat<V>(-1), splat<V>(0)});

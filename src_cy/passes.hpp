@@ -105,12 +105,8 @@ template <class R> struct Times {
 
     Times from(ptrdiff_t line) const { return {e.from(line), out.from(line), q}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
-        V v[GROUP];
-        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
-            tile.load(v, {e.at, e.stride}, 0);
-            for (int i = 0; i < tile.count; i++) v[i] = times(v[i], q[tile.state(i)]);
-            tile.store(out, v);
-        });
+        const Each<kind, Ratio<V>> of(q);
+        write<R, kind>(g, out, {}, [&](ptrdiff_t k, V a) ALWAYS { return times(a, of[k]); }, e);
     }
 };
 template <class R> constexpr bool BY_LINE<Times<R>> = true;
@@ -124,12 +120,8 @@ template <class R> struct Subtract {
 
     Subtract from(ptrdiff_t line) const { return {x.from(line), out.from(line), a, b}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
-        V v[GROUP];
-        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
-            tile.load(v, x, 0);
-            for (int i = 0; i < tile.count; i++) v[i] = (v[i] - a[tile.state(i)]) - b[tile.state(i)];
-            tile.store(out, v);
-        });
+        const Each<kind, V> first(a), second(b);
+        write<R, kind>(g, out, {}, [&](ptrdiff_t k, V v) ALWAYS { return (v - first[k]) - second[k]; }, x);
     }
 };
 template <class R> constexpr bool BY_LINE<Subtract<R>> = true;
@@ -204,6 +196,8 @@ template <class V> struct Centre {
     V scale, centre;
 };
 
+template <class V> ALWAYS inline Centre<V> by_field(const Centre<V> &c) { return {c.scale, c.centre}; }
+
 /* Lane sums of y * (cotangent - centre). */
 template <class R, bool scaled> struct Dot {
     using V = vec<R>;
@@ -236,20 +230,14 @@ template <class R, bool scaled> struct Vjp {
 
     Vjp from(ptrdiff_t line) const { return {y.from(line), ct.from(line), out.from(line), of, dot, {}}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
-        V u[GROUP], v[GROUP];
-        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
-            tile.load(u, y, 0);
-            tile.load(v, ct, 0);
-            tile.look_ahead(ahead.x);
-            tile.look_ahead(ahead.out);
-            for (int i = 0; i < tile.count; i++) {
-                const Centre<V> &c = of[tile.state(i)];
-                v[i] = (scaled ? v[i] * c.scale : v[i]) - c.centre;
-                v[i] = u[i] * (v[i] - dot[tile.state(i)]);
-                v[i] = scaled ? v[i] / c.scale : v[i];
-            }
-            tile.store(out, v);
-        });
+        const Each<kind, Centre<V>> centres(of);
+        const Each<kind, V> dots(dot);
+        const auto product = [&](ptrdiff_t k, V u, V v) ALWAYS {
+            const Centre<V> &c = centres[k];
+            v = u * (((scaled ? v * c.scale : v) - c.centre) - dots[k]);
+            return scaled ? v / c.scale : v;
+        };
+        write<R, kind>(g, out, ahead, product, y, ct);
     }
 };
 template <class R, bool scaled> constexpr bool BY_LINE<Vjp<R, scaled>> = true;
@@ -293,13 +281,11 @@ template <class R> struct Diagonal {
 
     Diagonal from(ptrdiff_t line) const { return {y.from(line), out.from(line), others}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
-        V v[GROUP];
-        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
-            tile.load(v, y, 0);
-            for (int i = 0; i < tile.count; i++)
-                v[i] *= select(greater(v[i], splat<V>(R(0.5))), others[tile.state(i)], 1 - v[i]);
-            tile.store(out, v);
-        });
+        const Each<kind, V> rest(others);
+        const auto product = [&](ptrdiff_t k, V a) ALWAYS {
+            return a * select(greater(a, splat<V>(R(0.5))), rest[k], 1 - a);
+        };
+        write<R, kind>(g, out, {}, product, y);
     }
 };
 template <class R> constexpr bool BY_LINE<Diagonal<R>> = true;
@@ -429,16 +415,12 @@ template <class R> struct Solution {
 
     Solution from(ptrdiff_t line) const { return {y.from(line), b.from(line), out.from(line), ridge, c}; }
     template <Kind kind> ALWAYS inline void run(const Grid &g) const {
-        V u[GROUP], v[GROUP];
-        each_tile<R, kind, GROUP>(g, [&](auto tile) ALWAYS {
-            tile.load(u, y, 0);
-            tile.load(v, b, 0);
-            for (int i = 0; i < tile.count; i++) {
-                const V of = c[tile.state(i)], sum = u[i] + splat<V>(ridge);
-                v[i] = select(equal(sum, splat<V>(0)), of - of, fma(of, u[i], v[i]) / sum);
-            }
-            tile.store(out, v);
-        });
+        const Each<kind, V> coefficients(c);
+        const auto quotient = [&](ptrdiff_t k, V u, V v) ALWAYS {
+            const V of = coefficients[k], sum = u + splat<V>(ridge);
+            return select(equal(sum, splat<V>(0)), of - of, fma(of, u, v) / sum);
+        };
+        write<R, kind>(g, out, {}, quotient, y, b);
     }
 };
 template <class R> constexpr bool BY_LINE<Solution<R>> = true;

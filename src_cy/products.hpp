@@ -41,8 +41,8 @@ template <class R> INLINE vec<R> dot_in_order(const Row<R> &r, const Centre<vec<
     return is_scaled ? sum.value() : sum.finite();
 }
 
-template <> struct Op<SOFTMAX_VJP> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<SOFTMAX_VJP> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         using V = vec<R>;
         const auto y = r.lines_of(r.a), ct = r.lines_of(r.b);
         Extremes<V> ends;
@@ -50,9 +50,9 @@ template <> struct Op<SOFTMAX_VJP> {
         on_kind<ROW>(r.grid(), Survey<R, true>{y, ct, r.out, &ends, &sum});
         Extremes<V> row = {splat<V>(max_lane(ends.y_max)), ends.at_max, splat<V>(max_lane(ends.most)),
                            splat<V>(-max_lane(-ends.least))};
-        for (int i = 0; i < LANES<R>; i++)
-            if (ends.y_max[i] == row.y_max[0]) row.at_max = splat<V>(ends.at_max[i]);
-        for (ptrdiff_t j = r.in_order ? r.n - 1 : -1; j >= 0; j--) /* the first of several */
+        /* Of several with that y any will do, but where the row is to have the bits that it has in a lane: the first. */
+        row.at_max = splat<V>(max_lane(select(equal(ends.y_max, row.y_max), ends.at_max, splat<V>(-INFINITY))));
+        for (ptrdiff_t j = r.in_order ? r.n - 1 : -1; j >= 0; j--)
             if (r.a[j] == row.y_max[0]) row.at_max = splat<V>(r.b[j]);
         Centre<V> c;
         const int how = centre_of(row, &c);
@@ -99,8 +99,8 @@ template <> struct Op<SOFTMAX_VJP> {
 };
 
 /* dx_i = g_i - exp(logy_i) * sum_j g_j */
-template <> struct Op<LOG_SOFTMAX_VJP> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<LOG_SOFTMAX_VJP> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         Sum<R> sum;
         on_kind<ROW>(r.grid(), SumOf<R>{r.lines_of(r.b), &sum});
         const vec<R> total = all_lanes(sum);
@@ -117,8 +117,8 @@ template <> struct Op<LOG_SOFTMAX_VJP> {
 };
 
 /* d(log y)_i = t_i - sum_j exp(logy_j) * t_j */
-template <> struct Op<LOG_SOFTMAX_JVP> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<LOG_SOFTMAX_JVP> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         Sum<R> sum;
         on_kind<ROW>(r.grid(), ExpDot<R>{r.lines_of(r.a), r.lines_of(r.b), &sum});
         const vec<R> dot = all_lanes(sum), zero = splat<vec<R>>(0);

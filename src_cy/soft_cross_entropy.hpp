@@ -17,13 +17,15 @@ template <class R> INLINE vec<R> largest_exp(vec<R> most, const Summary<vec<R>> 
 
 /* One loss a row; and the gradient into `out` unless that is NULL. Rows of weight 0 have neither. */
 template <> struct Op<SOFT_CROSS_ENTROPY> {
-    template <class R> static void row(const Row<R> &r) {
+    template <class R> static ALWAYS vec<R> lead(const Row<R> &r) { return r.sample == 0 ? splat<vec<R>>(0) : row_max(r); }
+
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, const vec<R> most, Begin begin_next) {
         using V = vec<R>;
         if (r.sample == 0) {
             if (r.out) fill(r, R(0));
             return void(*r.result = 0);
         }
-        const V most = row_max(r), none = splat<V>(NAN);
+        const V none = splat<V>(NAN);
         if (!__builtin_isfinite(most[0])) {
             if (r.out) fill(r, R(NAN));
             return void(*r.result = NAN);
@@ -34,6 +36,7 @@ template <> struct Op<SOFT_CROSS_ENTROPY> {
         on_kind<ROW>(r.grid(), SumOfWeights<R, true>{r.lines_of(r.a), weights, &none, &sum});
         const V total = all_lanes(sum), half_gaps = all_lanes(gaps);
         const Summary<V> s = row_summary(r, r.out, most, r.next(r.out));
+        begin_next();
         *r.result = loss_everywhere(half_gaps, total, splat<V>(r.sample), s)[0];
         if (!r.out) return;
         V largest = largest_exp<R>(most, s);

@@ -3,10 +3,9 @@
 #include "summary.hpp"
 
 namespace {
-template <> struct Op<SOFTMAX> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<SOFTMAX> : FromMaximum {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, const vec<R> most, Begin begin_next) {
         using V = vec<R>;
-        const V most = row_max(r);
         if (!__builtin_isfinite(most[0])) return fill(r, R(NAN));
         const Shift<V> s = shift_by(most);
         Sum<R> sum;
@@ -15,9 +14,10 @@ template <> struct Op<SOFTMAX> {
             short_exps(r.a, r.n, s, exps);
             return short_times(exps, r.n, inverse(sum_in_order(exps, r.n).pair()), r.out);
         }
-        exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(r.out), &s, {r.next_a(), r.next(r.out)}, &sum,
+        exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(r.out), &s, {r.next_logits(), r.next(r.out)}, &sum,
                        (Sum<R> *)nullptr);
         const Ratio<V> q = inverse(sum.of_all_lanes().pair());
+        begin_next();
         on_kind<ROW>(r.grid(), Times<R>{r.lines_of(r.out), r.lines_of(r.out), &q});
     }
 

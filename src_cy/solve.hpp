@@ -8,8 +8,8 @@
 #include "summary.hpp"
 
 namespace {
-template <> struct Op<SOFTMAX_SOLVE> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<SOFTMAX_SOLVE> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         const R ridge = (R)r.call->ridge;
         Coefficient<R> sums;
         on_kind<ROW>(r.grid(), CoefficientOf<R>{r.lines_of(r.a), r.lines_of(r.b), ridge, &sums});

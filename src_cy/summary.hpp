@@ -5,27 +5,28 @@
 
 namespace {
 /* One contiguous row of n entries, into `out` (perhaps an input) or the one value `result`. `in_order` are the sums of a short
- * one, to have the bits that it has as a lane of a panel. */
+ * one, to have the bits that it has as a lane of a panel; `is_early` whether the next one is begun before it ends (drive.hpp). */
 template <class R> struct Row {
     const R *a, *b;
     R *out, *result;
     ptrdiff_t n, label;
     R sample;
     const Call *call;
-    bool in_order;
+    bool in_order, is_early;
 
     ALWAYS inline Grid grid() const { return row_grid<R>(n, call->given_up); }
     template <class T> ALWAYS inline Lines<T> lines_of(T *x) const { return {x, LANES<R>}; }
 
-    /* What will be read after it, to look ahead to. Longer rows the hardware fetches in time, and they would push this one out
-     * of the cache. */
-    ALWAYS inline const R *next(const R *row) const {
-        return row && n * (ptrdiff_t)sizeof(R) <= 256 * 1024 ? row + n : nullptr;
+    /* What will be read after it, to look ahead to; of logits what is not begun yet. Longer rows the hardware fetches in time, and
+     * they would push this one out of the cache. */
+    ALWAYS inline const R *next(const R *row, int count = 1) const {
+        return row && n * (ptrdiff_t)sizeof(R) <= 256 * 1024 ? row + count * n : nullptr;
     }
-    ALWAYS inline const R *next_a() const {
-        const R *p = next(a);
+    ALWAYS inline const R *next_a(int count = 1) const {
+        const R *p = next(a, count);
         return p ? (const R *)((const char *)p + call->ahead) : p;
     }
+    ALWAYS inline const R *next_logits() const { return next_a(1 + is_early); }
 };
 
 /* Rows side by side, a row in each lane of a grid, `count` of them, into `out` or one result each. Along an inner axis
@@ -49,7 +50,8 @@ template <class R> struct Rows {
     }
 };
 
-/* An op: `row` goes over one row, its twin `grid` over rows side by side. */
+/* An op: `row(r, lead, begin_next)` goes over one row, from what `lead` found out of it, and says where the `lead` of the next is
+ * best found out: where the row would wait for its sums. Its twin `grid` goes over rows side by side. */
 template <enum op> struct Op;
 
 template <class R> void fill(const Row<R> &r, R a) {
@@ -63,6 +65,14 @@ template <class R> INLINE vec<R> row_max(const Row<R> &r) {
     on_kind<ROW>(r.grid(), MaxOf<R>{r.lines_of(r.a), &most});
     return splat<vec<R>>(max_lane(most));
 }
+
+/* Ops that begin with the maximum; and others: where a row and the next of two inputs are gone over by turns the cache holds less. */
+struct FromMaximum {
+    template <class R> static ALWAYS vec<R> lead(const Row<R> &r) { return row_max(r); }
+};
+struct FromNothing {
+    template <class R> static ALWAYS int lead(const Row<R> &) { return 0; }
+};
 
 /* Lane maxima, NaN where softmax is NaN: for +inf, and for nothing but -inf. */
 template <class V> INLINE V nan_unless_finite(V most) {
@@ -115,7 +125,7 @@ template <class R> Summary<vec<R>> row_summary(const Row<R> &r, R *e, vec<R> mos
         if (e) __builtin_memcpy(e, exps, r.n * sizeof(R));
         return summary(s, sum, maxima);
     }
-    exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(e), &s, {r.next_a(), next_out}, &sum, &maxima);
+    exps_of<false>(r.grid(), r.lines_of(r.a), r.lines_of(e), &s, {r.next_logits(), next_out}, &sum, &maxima);
     return summary(s, sum.of_all_lanes(), maxima.of_all_lanes());
 }
 

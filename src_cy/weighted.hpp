@@ -82,8 +82,8 @@ template <class R> INLINE vec<R> weighted_log(vec<R> most, const Shift<vec<R>> &
     return most + log_of(sum.value() * common);
 }
 
-template <> struct Op<WEIGHTED_LOGSUMEXP> {
-    template <class R> static void row(const Row<R> &r) {
+template <> struct Op<WEIGHTED_LOGSUMEXP> : FromNothing {
+    template <class R, class Begin> static ALWAYS void row(const Row<R> &r, int, Begin) {
         vec<R> most;
         on_kind<ROW>(r.grid(), MaxOfWeighted<R>{r.lines_of(r.a), r.lines_of(r.b), &most});
         most = splat<vec<R>>(max_lane(most));
