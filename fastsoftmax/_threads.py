@@ -97,6 +97,8 @@ def limit_this_thread(n):
 def threads(n: SupportsIndex) -> Iterator[None]:
     """Within the block, and in this thread or task only, use at most ``n`` threads a call.
 
+    Threads that are started there inherit it where Python has them inherit contexts, as CPython 3.14t does.
+
     Raises
     ------
     TypeError, ValueError
