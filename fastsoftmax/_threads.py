@@ -84,7 +84,7 @@ def get_num_threads() -> int:
 
 
 def _of_the_process():
-    return _from_environment() if _default is None else _default
+    return _from_environment() if (n := _default) is None else n  # read once: another thread may set it
 
 
 def limit_this_thread(n):

@@ -326,8 +326,8 @@ def requested(backend=None):
         return backend, "backend= on the call"
     if (name := _context.get()) is not None:
         return name, "use_backend"
-    if _default is not None:
-        return _default, "set_backend"
+    if (name := _default) is not None:
+        return name, "set_backend"
     if _environment is not None:
         return _environment, f"the environment variable {ENVIRONMENT}"
     return None, None
