@@ -155,6 +155,7 @@ extension = Extension(
         "boundscheck": False,
         "cdivision": True,
         "embedsignature": False,
+        "freethreading_compatible": True,  # what holds for that: docs/robustness.md
         "initializedcheck": False,
         "language_level": 3,
         "wraparound": False,

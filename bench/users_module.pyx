@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=True
 """A user's module: softmax of rows again and again, by a kernel that is cimported and by a loop."""
 
 from libc.math cimport INFINITY, exp

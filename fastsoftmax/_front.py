@@ -56,11 +56,17 @@ def exact_sum(losses):
     return losses.sum(dtype=np.float64)
 
 
-def set_open(is_open, context, threads, kernel, run):
-    """Let calls that name no backend run on the compiled kernels, unless ``context`` holds another.
+def fit(context, threads, kernel, run):
+    """Say, once, what calls need that run on the compiled kernels, unless ``context`` holds another backend.
 
     ``threads(n)`` is how many threads a large one may use that asks for ``n``, or None. Of other backends
     ``kernel(op, backend)`` is the kernel, and ``run(kernel, canonical, args, num_threads)`` calls it.
     """
     if _kernels is not None:
-        _kernels.set_front_doors(is_open, context, threads, kernel, run)
+        _kernels.fit_front_doors(context, threads, kernel, run)
+
+
+def set_open(is_open):
+    """Let calls that name no backend run on the compiled kernels, or no longer."""
+    if _kernels is not None:
+        _kernels.set_front_doors(is_open)

@@ -3,6 +3,7 @@
 import os
 import platform
 import struct
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -36,6 +37,7 @@ def _supported(level):
     return all(features.get(feature, False) for feature in _X86_LEVELS[level])
 
 
+@cache  # a level is taken once: by the next time calls of other threads may be running on it
 def load():
     """The compiled kernels at the best level they have, and its name; ``ImportError`` where there is none."""
     wanted = levels()

@@ -84,7 +84,7 @@ def get_num_threads() -> int:
 
 
 def _of_the_process():
-    return _from_environment() if _default is None else _default
+    return _from_environment() if (n := _default) is None else n  # read once: another thread may set it
 
 
 def limit_this_thread(n):
@@ -96,6 +96,8 @@ def limit_this_thread(n):
 @contextmanager
 def threads(n: SupportsIndex) -> Iterator[None]:
     """Within the block, and in this thread or task only, use at most ``n`` threads a call.
+
+    Threads that are started there inherit it where Python has them inherit contexts, as CPython 3.14t does.
 
     Raises
     ------

@@ -135,10 +135,11 @@ class LogSumExp:
         """
         if not isinstance(other, LogSumExp):
             raise TypeError(f"other must be a LogSumExp; got {type(other).__name__}: update() takes arrays")
-        if other.state is None:
+        state = other.state
+        if state is None:
             return self
-        self._check(other.state[0].shape, f"other holds values of shape {other.state[0].shape}")
-        return self._add(other.state)
+        self._check(state[0].shape, f"other holds values of shape {state[0].shape}")
+        return self._add(state)
 
     @property
     def value(self):
@@ -146,11 +147,12 @@ class LogSumExp:
 
         -inf of no entries, or of -inf alone; +inf where an entry is, and NaN where one is.
         """
-        if self.state is None:
+        state = self.state  # once: another thread may update it meanwhile
+        if state is None:
             return np.float64(-np.inf)
-        row_max = self.state[0]
+        row_max = state[0]
         with floating_point_mode(), np.errstate(all="ignore"):
-            logarithm = (row_max + np.log1p(rest_of(self.state))).astype(np.float64)
+            logarithm = (row_max + np.log1p(rest_of(state))).astype(np.float64)
             return np.where(np.isfinite(row_max), logarithm, row_max)[()]
 
     def _check(self, shape, given):

@@ -129,7 +129,9 @@ def _builtin(name, priority):
 # "cuda" comes last: it runs NumPy arrays only where it is named, and device arrays never come here.
 _PRIORITIES = {"cython": 40, "numba": 30, "numpy": 20, "python": 10, "cuda": 0}
 _backends = {name: _builtin(name, priority) for name, priority in _PRIORITIES.items()}
-_kernels: dict = {}  # (op, backend) -> kernel; the backend None stands for the fastest
+# (op, backend) -> kernel; the backend None stands for the fastest. Who registers a backend puts a new dict in
+# its place: a kernel that another thread has just looked up goes into the old one, which nobody asks again.
+_kernels: dict = {}
 _context: ContextVar[str | None] = ContextVar("fastsoftmax_backend", default=None)
 _default = None
 _environment = os.environ.get(ENVIRONMENT) or None
@@ -195,13 +197,12 @@ def register_backend(
     priority = as_real(priority, "priority")
     if name in _backends and not isinstance(_backends[name], _Registered):
         raise ValueError(f"backend name {name!r} is taken by a built-in backend; choose another")
+    global _kernels
     backend = _Registered(name, lambda: ops, priority)
     if not backend.ops():
         raise ValueError(f"ops of backend {name!r} holds none of the known ops: {', '.join(OPS)}")
     _backends[name] = backend
-    for op in OPS:
-        _kernels.pop((op, name), None)
-        _kernels.pop((op, None), None)
+    _kernels = {}
     _set_front_doors()
 
 
@@ -238,6 +239,8 @@ def set_backend(name: str | None) -> None:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within the block, and in this thread or task only, run calls that name no backend on ``name``.
+
+    Threads that are started there inherit it where Python has them inherit contexts, as CPython 3.14t does.
 
     Raises
     ------
@@ -300,7 +303,7 @@ def explain(
         canonical = _threads.of_segments(canonical)
     name, reason = requested()
     if name is None:
-        name = fastest(op)
+        name = fastest(op).name
         reason = _reason_for(op, name)
     kernel = find(op, name)
     threads = _threads.count_for(kernel, canonical, _threads.limit(num_threads))
@@ -323,8 +326,8 @@ def requested(backend=None):
         return backend, "backend= on the call"
     if (name := _context.get()) is not None:
         return name, "use_backend"
-    if _default is not None:
-        return _default, "set_backend"
+    if (name := _default) is not None:
+        return name, "set_backend"
     if _environment is not None:
         return _environment, f"the environment variable {ENVIRONMENT}"
     return None, None
@@ -335,27 +338,29 @@ def kernel(op, backend=None):
     name, source = requested(backend)
     if name is not None:
         return find(op, name, source)
-    if (op, None) not in _kernels:
-        _kernels[op, None] = find(op, fastest(op))
-    return _kernels[op, None]
+    table = _kernels
+    if (op, None) not in table:
+        table[op, None] = fastest(op).ops()[op]
+    return table[op, None]
 
 
 def find(op, name, source=None):
     """The kernel at ``(op, name)`` of the table; a miss names what there is."""
+    table = _kernels
     try:
-        return _kernels[op, name]
+        return table[op, name]
     except (KeyError, TypeError):  # a TypeError is an unhashable name, which `_usable` reports
         pass
     ops = _usable(name, source)
     if op not in ops:
         raise BackendUnavailable(f"backend {name!r} has no kernel for {op!r}; it has {', '.join(ops)}")
-    _kernels[op, name] = ops[op]
+    table[op, name] = ops[op]
     return ops[op]
 
 
 def fastest(op):
     """The usable backend of the highest priority that has ``op``."""
-    return next(b.name for b in _by_priority() if op in (b.ops() or ()))
+    return next(b for b in _by_priority() if op in (b.ops() or ()))
 
 
 def _usable(name, source=None):
@@ -375,9 +380,15 @@ def _by_priority():
 
 
 def _set_front_doors():
-    """The compiled kernels may be called directly while calls that name no backend run on them."""
-    chosen = _default or _environment or _by_priority()[0].name
-    _front.set_open(chosen == "cython", _context, _threads.limit, kernel, _threads.run)
+    """The compiled kernels may be called directly while calls that name no backend run on them.
+
+    Where threads change that at once, each looks again: the last to say so has seen what all of them set.
+    """
+    chosen = None
+    while chosen != (holds := _default or _environment or _by_priority()[0].name):
+        chosen = holds
+        _front.set_open(chosen == "cython")
 
 
+_front.fit(_context, _threads.limit, kernel, _threads.run)
 _set_front_doors()

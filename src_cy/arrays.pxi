@@ -1,11 +1,8 @@
 """Arrays as calls have them, along some of their axes, and new ones for what they make."""
 
-cdef int bfloat16_number = -1  # that ml_dtypes has for its type here
-
 
 cdef int type_of(cnp.ndarray a):
     """What kernels or conversions know its numbers as, or -1."""
-    global bfloat16_number
     cdef int number = cnp.PyArray_TYPE(a), size = cnp.PyArray_ITEMSIZE(a)
     if number == cnp.NPY_FLOAT64:
         return FLOAT64
@@ -20,8 +17,8 @@ cdef int type_of(cnp.ndarray a):
     if cnp.PyTypeNum_ISUNSIGNED(number):
         return UINT8 if size == 1 else UINT16 if size == 2 else UINT32 if size == 4 else UINT64
     if size == 2 and cnp.PyTypeNum_ISUSERDEF(number) and a.dtype.type.__name__ == "bfloat16":
-        bfloat16_number = number
-    return BFLOAT16 if number == bfloat16_number else -1
+        return BFLOAT16
+    return -1
 
 
 cdef bint is_single(int type) noexcept:

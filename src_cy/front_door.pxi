@@ -10,18 +10,19 @@ from types import MethodType
 
 cdef extern from *:
     """
+    static _Atomic int doors_open; /* read by calls of any thread while another changes it */
     static PyObject *context_value(PyObject *variable) {
         PyObject *value = NULL;
         return PyContextVar_Get(variable, NULL, &value) < 0 ? NULL : value;
     }
     """
+    bint doors_open
     object context_value(object variable)
 
 cdef object LEAST = -(2**62)  # ignore_index
 cdef object MOST = 2**62
 
-cdef bint doors_open = False
-cdef object doors_context = None
+cdef object doors_context = None  # these are said once, before the first call
 cdef object doors_threads = None
 cdef object doors_kernel = None
 cdef object doors_run = None
@@ -42,14 +43,21 @@ cdef dict OPS = {  # the number of arrays each takes, and how many times its arr
 }
 
 
-def set_front_doors(bint open_, context, threads, kernel, run):
-    """Open them while calls that name no backend run on these kernels, unless ``context`` holds another backend.
+def fit_front_doors(context, threads, kernel, run):
+    """Say what is behind them: once, for calls take it without a lock.
 
-    ``threads(n)`` is how many threads a large array may use if ``n`` are asked for, or None; ``kernel(op, backend)`` is
-    that of another backend, and ``run(kernel, canonical, args, num_threads)`` calls it.
+    ``context`` holds another backend than the one of calls that name none, or nothing; ``threads(n)`` is how many
+    threads a large array may use if ``n`` are asked for, or None; ``kernel(op, backend)`` is that of another backend,
+    and ``run(kernel, canonical, args, num_threads)`` calls it.
     """
-    global doors_open, doors_context, doors_threads, doors_kernel, doors_run
-    doors_open, doors_context, doors_threads, doors_kernel, doors_run = open_, context, threads, kernel, run
+    global doors_context, doors_threads, doors_kernel, doors_run
+    doors_context, doors_threads, doors_kernel, doors_run = context, threads, kernel, run
+
+
+def set_front_doors(bint open_):
+    """Open them while calls that name no backend run on these kernels."""
+    global doors_open
+    doors_open = open_
 
 
 cdef bint runs_here(object backend) except -1:

@@ -45,22 +45,27 @@ _KERNELS = _files(
 )
 # These start many processes, and are about the installation.
 _SLOW = ("odd_settings", "without_numba", "without_the_compiled", "report_of", "import_takes", "every_level")
+_SLOW += ("first_calls", "settings_change")
 # The long way, which plain calls of compiled kernels do not go, is other backends'.
 _LONG_WAY = "cython,numpy"
-_REGISTRY = (*_files("registry", "plain_calls"), "-k", " and ".join(f"not {name}" for name in _SLOW))
+_REGISTRY = (
+    *_files("free_threading", "registry", "plain_calls"),
+    "-k",
+    " and ".join(f"not {name}" for name in _SLOW),
+)
 _DASK = Suite("cython", (*_files("dask_module"), "-k", "not other_processes"))
 
 SUITES = {
     "fastsoftmax/api.py": Suite(_LONG_WAY, _API),
     "fastsoftmax/_converted.py": Suite(_LONG_WAY, _API),
     "fastsoftmax/registry.py": Suite("cython,numpy,python", _REGISTRY),
-    "fastsoftmax/_arrays.py": Suite(_LONG_WAY, (*_API, "tests/test_registry.py", *_REGISTRY[2:])),
+    "fastsoftmax/_arrays.py": Suite(_LONG_WAY, (*_API, "tests/test_registry.py", *_REGISTRY[3:])),
     "fastsoftmax/_options.py": Suite(_LONG_WAY, _API),
     "fastsoftmax/_targets.py": Suite(_LONG_WAY, _files("soft_labels", *_LABELS)),
     "fastsoftmax/_solvable.py": Suite("cython", _files("solve")),
     "fastsoftmax/_operators.py": Suite("cython", _files("solve", "jacobian_layouts")),
     "fastsoftmax/_asarray.py": Suite("cython", _files("array_likes")),
-    "fastsoftmax/accumulator.py": Suite("cython", _files("accumulator")),
+    "fastsoftmax/accumulator.py": Suite("cython", _files("accumulator", "free_threading")),
     "fastsoftmax/dask.py": _DASK,
     "fastsoftmax/_dask_states.py": _DASK,
     "fastsoftmax/_dask_losses.py": _DASK,
@@ -154,12 +159,9 @@ MUTANTS = [
         ('b.name: "available" if b.ops() is not None else b.reason', 'b.name: b.reason or "available"'),
         ("name in _backends and not isinstance(_backends[name], _Registered)", "name in _backends"),
         ("if not backend.ops():", "if backend.ops() is None:"),
-        ("        _kernels.pop((op, name), None)\n", ""),
-        ("        _kernels.pop((op, None), None)\n", ""),
-        (
-            "        _kernels.pop((op, None), None)\n    _set_front_doors()",
-            "        _kernels.pop((op, None), None)",
-        ),
+        ("    _kernels = {}\n    _set_front_doors()", "    _set_front_doors()"),
+        ("    _kernels = {}\n    _set_front_doors()", "    _kernels = {}"),
+        ("    _kernels = {}\n    _set_front_doors()", "    _kernels.clear()\n    _set_front_doors()"),
         ("        _usable(name)\n    _default", "        pass\n    _default"),
         ("        _context.reset(token)", "        _context.set(None)"),
         ("op = _SAME_KERNEL.get(op, op)", "op = op"),
@@ -170,23 +172,26 @@ MUTANTS = [
         (
             """    if (name := _context.get()) is not None:
         return name, "use_backend"
-    if _default is not None:
-        return _default, "set_backend"
+    if (name := _default) is not None:
+        return name, "set_backend"
 """,
-            """    if _default is not None:
-        return _default, "set_backend"
+            """    if (name := _default) is not None:
+        return name, "set_backend"
     if (name := _context.get()) is not None:
         return name, "use_backend"
 """,
         ),
         ("os.environ.get(ENVIRONMENT) or None", "os.environ.get(ENVIRONMENT)"),
         ("except (KeyError, TypeError):", "except KeyError:"),
+        ("    table[op, name] = ops[op]", "    _kernels[op, name] = ops[op]"),
+        ("        table[op, None] = fastest", "        _kernels[op, None] = fastest"),
         ("if op not in ops:", "if not ops:"),
         ("if op in (b.ops() or ()))", "if b.ops())"),
         ('f" (from {source})" if source else ""', '""'),
         ("key=lambda b: -b.priority", "key=lambda b: b.priority"),
-        ("chosen = _default or _environment or _by", "chosen = _default or _by"),
-        ('_front.set_open(chosen == "cython",', "_front.set_open(True,"),
+        ("holds := _default or _environment or _by", "holds := _default or _by"),
+        ("    while chosen != (holds", "    if chosen != (holds"),
+        ('_front.set_open(chosen == "cython")', "_front.set_open(True)"),
     ),
     *_of(
         "fastsoftmax/_arrays.py",
@@ -512,6 +517,7 @@ MUTANTS = [
         ("np.put_along_axis(x, at, -np.inf, 1)", "np.copyto(x, -np.inf, where=x == row_max)"),
         ("entries = min(n, PART if inner == 1 else ENTRIES)", "entries = max(1, min(n, PART // inner))"),
         ("self.state[0].shape != shape:", "False:"),
+        ("np.log1p(rest_of(state))", "np.log1p(rest_of(self.state))"),
     ),
     *_of(
         "fastsoftmax/dask.py",

@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""Whether this Python is free-threaded."""
 
 # Makes `import NAME` fail in a child, with this in front of its code.
 HIDE = """

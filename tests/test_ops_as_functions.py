@@ -68,6 +68,11 @@ def test_copied_as_itself(op):
     assert copy.deepcopy([op])[0] is op
 
 
+def _in_one_line(text):
+    """Without spaces: from 3.13 on a long signature has a line for each argument."""
+    return "".join(text.split()).replace(",)", ")")
+
+
 @EVERY_OP
 def test_documented_as_a_function(op):
     """By `help`, and by Sphinx, which ask whether it is a routine."""
@@ -75,7 +80,7 @@ def test_documented_as_a_function(op):
     text = pydoc.plain(pydoc.render_doc(op))
     name = op.__name__
     assert text.startswith("Python Library Documentation: ")
-    assert f"{name}{inspect.signature(op)}" in text
+    assert _in_one_line(f"{name}{inspect.signature(op)}") in _in_one_line(text)
     assert op.__doc__.splitlines()[0] in text
     assert dict(inspect.getmembers(fs, inspect.isroutine))[name] is op
     page = pydoc.plain(pydoc.render_doc(api))

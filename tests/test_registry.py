@@ -134,10 +134,11 @@ def test_use_backend_ends_with_an_exception():
 
 def test_use_backend_is_local_to_its_thread():
     main, other = Recorder("main", priority=-1), Recorder("other", priority=-1)
-    inside, done = threading.Event(), threading.Event()
+    within, inside, done = threading.Event(), threading.Event(), threading.Event()
     seen = []
 
     def work():
+        within.wait(10)
         seen.append(registry.requested()[0])
         with fs.use_backend("other"):
             inside.set()
@@ -145,8 +146,9 @@ def test_use_backend_is_local_to_its_thread():
             fs.softmax(X)
 
     thread = threading.Thread(target=work)
+    thread.start()
     with fs.use_backend("main"):
-        thread.start()
+        within.set()
         inside.wait(10)
         fs.softmax(X)
         done.set()
