@@ -239,10 +239,18 @@ class _Weighted(Kernel):
 def _or_ones(x, weight, sample_weight):
     outer, n, inner = x.shape
     if weight is None:
-        weight = np.ones(n, x.dtype)
-    if sample_weight is None:  # `np.broadcast_to` takes 5 us
-        sample_weight = np.ndarray((outer, inner), x.dtype, np.ones(1, x.dtype), strides=(0, 0))
+        weight = _ones((n,), x.dtype)
+    if sample_weight is None:
+        sample_weight = _ones((outer, inner), x.dtype)
     return weight, sample_weight
+
+
+def _ones(shape, dtype):
+    """One that is read again and again; `np.broadcast_to` takes 5 us."""
+    return np.ndarray(shape, dtype, _ONE[dtype], strides=(0,) * len(shape))
+
+
+_ONE = {dtype: np.ones(1, dtype) for dtype in map(np.dtype, (np.float32, np.float64))}
 
 
 def _weighted_kernel(labels, *results):
@@ -605,11 +613,12 @@ def _quotient(tile, t, factor, s):
     ratio = factor * s.inverse
     size = where_equal(factor, zero, one, larger(ratio, zero - ratio))
     unbias = where_greater(constant(factor, "ALL_DIGITS"), size, constant(factor, "POWER_INVERSE"), one)
+    inverse, rest = s.inverse, s.correction
     if differ(unbias, one):
         _multiply(tile, t, unbias)
-    inverse = s.inverse / unbias
-    ratio = factor * inverse
-    correction = fma(factor, s.correction / unbias, fma(factor, inverse, zero - ratio))
+        inverse, rest = inverse / unbias, rest / unbias
+        ratio = factor * inverse
+    correction = fma(factor, rest, fma(factor, inverse, zero - ratio))
     return ratio, correction, unbias
 
 
