@@ -335,7 +335,7 @@ cdef void set_call(Call* c, Conversion* v, op_t op, cnp.ndarray a, cnp.ndarray b
     c.labels_stride = c.samples_stride = c.s.inner
     c.sb.outer_stride = c.sb.n_stride = c.so.outer_stride = c.so.n_stride = 0  # kernels move these pointers too
     if b is not None:
-        set_stored(&v.b, b, type_of(b), b, along, rows_last)
+        set_stored(&v.b, b, type_of(b), a, along, rows_last)
         set_layout(&v.b, &c.sb, real, False)
         is_ready, c.b = is_ready and v.b.is_ready, v.b.at
     if mask is not None:

@@ -59,10 +59,10 @@ cdef bint is_like(object value, cnp.ndarray a) noexcept:
     return cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(b) and cnp.PyArray_SAMESHAPE(a, b)
 
 
-cdef bint is_mask_of(object value, cnp.ndarray a) noexcept:
-    """A mask that broadcasts to ``a``."""
+cdef bint is_beside_of(object value, cnp.ndarray a, int number) noexcept:
+    """An array of a type that broadcasts to ``a``."""
     cdef int k, more
-    if not is_array(value) or cnp.PyArray_TYPE(<cnp.ndarray>value) != cnp.NPY_BOOL:
+    if not is_array(value) or cnp.PyArray_TYPE(<cnp.ndarray>value) != number:
         return False
     more = cnp.PyArray_NDIM(a) - cnp.PyArray_NDIM(<cnp.ndarray>value)
     for k in range(-more, cnp.PyArray_NDIM(<cnp.ndarray>value)):

@@ -103,7 +103,7 @@ cdef bint is_beside(object read, cnp.ndarray out) noexcept:
 @cython.freelist(4)
 cdef class Options:
     """What is said beside the arrays, as the short way takes it; a ``reduction`` of None is the mean."""
-    cdef object axis, out, where, backend, num_threads, weight, sample_weight, ignore_index, reduction
+    cdef object axis, out, where, b, backend, num_threads, weight, sample_weight, ignore_index, reduction
     cdef double smoothing, ridge
     cdef bint keepdims
 
@@ -158,6 +158,10 @@ cdef class FrontDoor:
             if not is_like(args[1], a):
                 return None
             b = args[1]
+        if said.b is not None:
+            if said.where is not None or not is_beside_of(said.b, a, cnp.PyArray_TYPE(a)):
+                return None
+            b = said.b
         if self.op == SOFTMAX_SOLVE and not is_ridge(said.ridge, a):
             return None
         return self.array(a, b, &along, said) if is_here else self.array_elsewhere(a, b, &along, said)
@@ -193,6 +197,8 @@ cdef class FrontDoor:
                 said.where = value
             elif name == "keepdims" and self.op == LOGSUMEXP and type(value) is bool:
                 said.keepdims = value
+            elif name == "b" and self.op == LOGSUMEXP:
+                said.b = value
             elif name == "ridge" and self.op == SOFTMAX_SOLVE and type(value) is float:
                 said.ridge = value
             else:
@@ -206,7 +212,7 @@ cdef class FrontDoor:
 
     cdef object array(self, cnp.ndarray a, cnp.ndarray b, const Along* along, Options said):
         cdef int type = type_of(a), number
-        if type < 0 or not (said.where is None or is_mask_of(said.where, a)):
+        if type < 0 or not (said.where is None or is_beside_of(said.where, a, cnp.NPY_BOOL)):
             return None
         number = cnp.PyArray_TYPE(a) if is_real(type) else cnp.NPY_FLOAT64
         if said.out is None:
@@ -217,7 +223,7 @@ cdef class FrontDoor:
             return None
         cdef Call c
         cdef Conversion v
-        set_call(&c, &v, self.op, a, b, said.where, out, along, self.times)
+        set_call(&c, &v, self.op if said.b is None else WEIGHTED_LOGSUMEXP, a, b, said.where, out, along, self.times)
         v.fill = -INFINITY if self.op == LOG_SOFTMAX else 0  # where masked out
         c.ridge = said.ridge
         run(&c, threads_for(&c, said.num_threads))
@@ -233,11 +239,12 @@ cdef class FrontDoor:
                                          and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>said.out)):
             return None
         if not (along.adjacent and (self.times < 2 or along.last == along.ndim) and cnp.PyArray_IS_C_CONTIGUOUS(a)
-                and (b is None or cnp.PyArray_IS_C_CONTIGUOUS(b))):
+                and (b is None or (cnp.PyArray_IS_C_CONTIGUOUS(b) and cnp.PyArray_SAMESHAPE(a, b)))):
             return None
         set_stored(&x, a, type, a, along, False)
         cdef Py_ssize_t outer = x.outer.count, n = x.n.count, inner = x.inner.count
-        kernel = doors_kernel("softmax_vjp" if self.op == SOFTMAX_VJP else self.function.__name__, said.backend)
+        name = "softmax_vjp" if self.op == SOFTMAX_VJP else self.function.__name__
+        kernel = doors_kernel(name if said.b is None else "weighted_logsumexp", said.backend)
         out = said.out
         if out is None:
             out = new_array(a, cnp.PyArray_TYPE(a), along, self.times, said.keepdims)

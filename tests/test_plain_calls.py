@@ -128,6 +128,38 @@ def test_backends_and_threads(op, num_threads, dtype):
             _assert_same(op, *args, num_threads=num_threads)
 
 
+FACTORS = {
+    "each its own": lambda shape: inputs.rng().normal(size=shape),
+    "one a column": lambda shape: inputs.rng().normal(size=shape[-1]),
+    "one a row": lambda shape: inputs.rng().normal(size=(*shape[:-1], 1)),
+    "with an axis more": lambda shape: inputs.rng().normal(size=(1, *shape)),
+    "0-d": lambda shape: np.array(2.0),
+    "transposed": lambda shape: inputs.rng().normal(size=shape[::-1]).T,
+    "some 0, none, infinite": lambda shape: inputs.rng().choice([0.0, np.nan, np.inf, -1.0, 1.0], shape),
+}
+
+
+@pytest.mark.parametrize("kind", FACTORS)
+def test_factors(kind, backend, dtype):
+    for shape, axis in (((4, 6), -1), ((40, 5), 0), ((3, 4, 5), (0, 2)), ((2, 3, 70), None)):
+        x = inputs.rng().normal(size=shape).astype(dtype)
+        b = FACTORS[kind](shape).astype(dtype)
+        for options in ({}, {"keepdims": True}, {"where": x > 0}, {"backend": backend}):
+            _assert_factors_same(x, axis, b=b, **options)
+        _assert_factors_same(x, axis, b=b.tolist(), backend=backend)
+        _assert_factors_same(x.astype(np.float16), axis, b=b.astype(np.float16), backend=backend)
+        _assert_factors_same((9 * x).astype(np.int64), axis, b=b > 0, backend=backend)
+
+
+def _assert_factors_same(x, axis, b, **options):
+    """Or the same error: what has an axis more does not broadcast."""
+    if np.ndim(b) > x.ndim:
+        with pytest.raises(ValueError, match="does not broadcast"):
+            fs.logsumexp(x, axis, b=b, **options)
+    else:
+        _assert_same("logsumexp", x, axis, b=b, **options)
+
+
 @pytest.mark.parametrize("ridge", [1e-3, 2.0, 1, 0.0, 1e-60, 1e39, -1.0, float("nan"), None, "1"])
 def test_ridges(ridge, dtype):
     """Those that are positive and finite in what is computed with go the short way, on any backend."""
