@@ -16,9 +16,9 @@ cdef void run_for_c(int op, bint single, const void* a, const void* b, void* out
     if n == 0 and results != NULL:  # a sum of nothing
         for i in range(outer * inner):
             if single:
-                (<float*>results)[i] = -INFINITY if op == LOGSUMEXP else 0
+                (<float*>results)[i] = -INFINITY if op == LOGSUMEXP or op == WEIGHTED_LOGSUMEXP else 0
             else:
-                (<double*>results)[i] = -INFINITY if op == LOGSUMEXP else 0
+                (<double*>results)[i] = -INFINITY if op == LOGSUMEXP or op == WEIGHTED_LOGSUMEXP else 0
     if outer == 0 or n == 0 or inner == 0:
         return
     c.op, c.single, c.conversion, c.given_up, c.first, c.ahead = <op_t>op, single, NULL, NULL, 0, 0

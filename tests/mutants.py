@@ -75,8 +75,9 @@ SUITES = {
     "fastsoftmax/backends/_numba_rows.py": Suite("numba", _KERNELS),
     "fastsoftmax/scipy.py": Suite("cython", (*_files("scipy_module"), "-k", "not own_tests")),
     "fastsoftmax/autograd.py": Suite("cython", _files("autograd_module")),
-    "fastsoftmax/_numba_overloads.py": Suite(
-        "cython", (*_files("numba_overloads"), "-k", "out or losses or weights or probabilities")
+    **dict.fromkeys(
+        (f"fastsoftmax/_numba_overloads/{name}.py" for name in ("arguments", "segments", "losses")),
+        Suite("cython", (*_files("numba_overloads"), "-k", "out or losses or weights or probabilities")),
     ),
 }
 
@@ -483,12 +484,18 @@ MUTANTS = [
         ("softmax(weights.logits(x), axis) * _total(h, axis) - h", "-h"),
     ),
     *_of(
-        "fastsoftmax/_numba_overloads.py",
-        ("and (_address(a) != _address(out) or a.size != out.size)", "and _address(a) != _address(out)"),
-        ("-a.nbytes < _address(a)", "0 < _address(a)"),
-        ("    _check_apart(b, out)\n    return a, b", "    return a, b"),
-        ("if _shares_memory(a, out):", "if _overlaps(a, out):"),
+        "fastsoftmax/_numba_overloads/arguments.py",
+        ("and (address(a) != address(out) or a.size != out.size)", "and address(a) != address(out)"),
+        ("-a.nbytes < address(a)", "0 < address(a)"),
+        ("    check_apart(b, out)\n    return a, b", "    return a, b"),
+    ),
+    *_of(
+        "fastsoftmax/_numba_overloads/segments.py",
+        ("if shares_memory(a, out):", "if False:"),
         ("if places[k] < places[k - 1]:", "if places[k] < 0:"),
+    ),
+    *_of(
+        "fastsoftmax/_numba_overloads/losses.py",
         ("elif label < 0 or label >= shape[k]:", "elif label >= shape[k]:"),
         ("return weight.astype(dtype)", "return weight"),
         ("everywhere *= weight", "pass"),

@@ -235,6 +235,26 @@ def test_keepdims(dtype):
 
 
 @numba.njit
+def _with_factors(x, b, out):
+    return fs.logsumexp(x, 0, b=b, keepdims=True), fs.logsumexp(x, 1, b=b), fs.logsumexp(x, b=b, out=out)
+
+
+def test_factors(dtype):
+    x, b = inputs.rng().normal(size=(2, 4, 70)).astype(dtype)
+    x[0, 0], b[0, :2], b[1, :2] = np.nan, 0, (np.inf, -1)
+    expected = fs.logsumexp(x, 0, b=b, keepdims=True), fs.logsumexp(x, 1, b=b), fs.logsumexp(x, b=b)
+    for a, c in ((x, b), (np.asfortranarray(x), b), (x, np.repeat(b, 2, axis=1)[:, ::2])):
+        out = checks.poisoned(4, dtype)
+        checks.assert_same_bits((*_with_factors(a, c, out), out), (*expected, expected[-1]))
+    empty = np.empty((3, 0), dtype)
+    assert (_with_factors(empty, empty, np.empty(3, dtype))[1] == -np.inf).all()
+    with pytest.raises(ValueError, match="b must have the shape of x"):
+        _with_factors(x, b[:2], out)
+    with pytest.raises(ValueError, match="out overlaps b"):
+        _with_factors(x, b, b.reshape(-1)[:4])
+
+
+@numba.njit
 def _segments(x, y, g, ptr, out, results):
     return (
         fs.segment_softmax(x, ptr),
@@ -457,6 +477,7 @@ WRONG = {
     "goes along one axis": lambda x: fs.softmax(x, (0, 1)),
     "an int; got": lambda x: fs.softmax(x, True),
     "takes arrays of one dtype": lambda x: fs.softmax_vjp(x, x[0]),
+    "takes arrays of one dtype and shape: b is": lambda x: fs.logsumexp(x, b=x[0]),
     "has no out=": lambda x: fs.cross_entropy(x, np.array([0, 1]), out=x),
     "pass weight.astype": lambda x: fs.cross_entropy(x, np.array([0, 1]), weight=np.array([1, 2, 3])),
     "takes probabilities of the dtype and dimensions": lambda x: fs.cross_entropy(x, x[0]),
