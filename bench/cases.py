@@ -311,7 +311,8 @@ def _relative_error(a, b):
 
 def _worst_of(a, b, largest):
     error, size = np.abs(a - b).max(axis=1), np.abs(b).max(axis=1) + SLACK * largest
-    worst = np.divide(error, size, out=np.zeros_like(size), where=error != 0).max()  # log_softmax of one entry is 0
+    # The logarithm of a softmax of one entry is 0.
+    worst = np.divide(error, size, out=np.zeros_like(size), where=error != 0).max()
     return np.inf if np.isnan(worst) else worst
 
 
