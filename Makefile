@@ -27,7 +27,7 @@ INSTALL_lint = 'ruff==0.17.6' 'mypy==2.4.1' 'cython-lint==0.22.0' 'numpy>=2.0' '
 VENV_aarch64 = tests/aarch64.py
 
 # An environment is older than one of these: it is brought up to date, and the extension rebuilt.
-SOURCES := pyproject.toml $(wildcard setup.py fastsoftmax/*.pxd) $(filter-out src_cy/_kernels.c,$(wildcard src_cy/*))
+SOURCES := pyproject.toml $(wildcard setup.py fastsoftmax/*.pxd) $(wildcard src_cy/*)
 
 in = .venv/$(1)/bin/python
 wheels = PATH="$(CURDIR)/.venv/wheels/bin:$$PATH" PYTHONS="$(PYTHONS)" $(call in,wheels) -m tests.wheels
@@ -141,5 +141,5 @@ exhaustive: .venv/test/current ## exp and log1p of every float32, the worst foun
 
 clean: ## remove environments, builds and caches
 	rm -rf .venv .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
-	rm -f fastsoftmax/*.so fastsoftmax/*/*.so src_cy/_kernels.c
+	rm -f fastsoftmax/*.so fastsoftmax/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

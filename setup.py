@@ -14,6 +14,7 @@ from distutils.ccompiler import new_compiler
 from pathlib import Path
 from sysconfig import get_platform
 
+import Cython
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -57,7 +58,7 @@ PYTHONS_OWN = ("-W", "-D", "-O", "-g", "-fwrapv", "-fno-strict-overflow")
 # The ops that have kernels for rows of few entries: units of their own, which compile side by side.
 OPS_OF_FEW = ("CROSS_ENTROPY", "LOG_SOFTMAX", "SOFTMAX", "SOFTMAX_VJP")
 UNITS = [(level, op) for op in (None, *OPS_OF_FEW) for level in LEVELS]
-SOURCES = sorted(str(path) for path in Path("src_cy").glob("*.[hc]*") if path.name != "_kernels.c")
+SOURCES = sorted(str(path) for path in Path("src_cy").glob("*.[hc]*"))
 UNIT_SOURCES = [path for path in SOURCES if Path(path).stem not in ("pool", "system")]
 
 
@@ -149,8 +150,10 @@ extension = Extension(
     extra_compile_args=["-std=gnu11", *FLAGS, *THREADS, *LAST],
     extra_link_args=THREADS,
 )
+# What Cython makes of it is for the NumPy whose declarations it read: the next Python's may lack some.
 (module,) = cythonize(
     [extension],
+    build_dir=f"build/cython-{Cython.__version__}-numpy-{np.__version__}",
     compiler_directives={
         "boundscheck": False,
         "cdivision": True,
