@@ -16,7 +16,8 @@ def test_speed(benchmark, set_threads, cell):
     case, candidate, threads = cell
     set_threads(candidate, threads)
     run = candidate.prepare(case, cases.call(case))
-    with warnings.catch_warnings(action="ignore"):  # a peer's own
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a peer's own
         start = perf_counter()
         result = run()
         slow = perf_counter() - start > SLOW
