@@ -8,7 +8,8 @@ from functools import update_wrapper
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
+from autograd.extend import defjvp, defvjp, notrace_primitive, primitive
+from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import getval, isbox
 
 import fastsoftmax as fs
@@ -87,14 +88,16 @@ def log_softmax(x, /, axis=-1):
     return fs.log_softmax(x, axis)
 
 
-@_primitive
-def logsumexp(x, /, axis=-1, keepdims=False):
+def logsumexp(x, /, axis=-1, keepdims=False, *, b=None):
     """`fastsoftmax.logsumexp`, differentiable: ``sum_j softmax(x)_j dx_j``.
+
+    With factors ``b``, in these too: ``sum_j exp(x_j - result) * (b_j dx_j + db_j)``.
 
     Parameters
     ----------
-    x, axis, keepdims
-        As for `fastsoftmax.logsumexp`.
+    x, axis, keepdims, b
+        As for `fastsoftmax.logsumexp`. Infinite or NaN entries that ``b = 0`` leaves out have derivatives
+        of 0.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def logsumexp(x, /, axis=-1, keepdims=False):
     >>> grad(logsumexp)(np.array([0.0, 0.0]))
     array([0.5, 0.5])
     """
-    return fs.logsumexp(x, axis, keepdims=keepdims)
+    return _logsumexp(x, b if b is None or isbox(b) else np.asarray(b), axis, keepdims)
 
 
 @_primitive
@@ -360,6 +363,11 @@ def segment_softmax_vjp(y, g, ptr, /):
 
 
 @primitive
+def _logsumexp(x, b, axis, keepdims):
+    return fs.logsumexp(x, axis, b=b, keepdims=keepdims)
+
+
+@primitive
 def _sums(a, ptr):
     """Of each segment; 0 of an empty one, where `np.add.reduceat` gives the entry after it."""
     ptr = np.asarray(ptr, np.intp)
@@ -405,6 +413,24 @@ def _along(g, x, axis):
     return g if np.ndim(g) in (0, np.ndim(x)) else anp.reshape(g, rows_of(np.shape(x), axis).keepdims())
 
 
+def _per_factor(x, b, axis):
+    """``exp(x - logsumexp)``, relative to the largest ``x``: of large ones the difference has no digits."""
+    x = anp.where((b == 0) & ~(x < np.inf), -np.inf, x)
+    with np.errstate(all="ignore"):
+        x = x - _largest(x, b, axis)
+        return anp.exp(x - _logsumexp(x, b, axis, True))
+
+
+@notrace_primitive
+def _largest(x, b, axis):
+    most = np.where(b == 0, -np.inf, x).max(axis, keepdims=True)
+    return np.where(np.isfinite(most), most, 0)
+
+
+def _shares(x, b, axis):
+    return softmax(x, axis) if b is None else b * _per_factor(x, b, axis)
+
+
 defvjp(softmax, lambda y, x, axis=-1: lambda g: softmax_vjp(y, g, axis))
 defjvp(softmax, lambda t, y, x, axis=-1: softmax_vjp(y, t, axis))
 
@@ -412,12 +438,16 @@ defvjp(log_softmax, lambda logy, x, axis=-1: lambda g: log_softmax_vjp(logy, g, 
 defjvp(log_softmax, lambda t, logy, x, axis=-1: log_softmax_jvp(logy, t, axis))
 
 defvjp(
-    logsumexp,
-    lambda _, x, axis=-1, keepdims=False: lambda g: _along(g, x, axis) * softmax(x, axis),
+    _logsumexp,
+    lambda _, x, b, axis, keepdims: lambda g: _along(g, x, axis) * _shares(x, b, axis),
+    lambda _, x, b, axis, keepdims: unbroadcast_f(b, lambda g: _along(g, x, axis) * _per_factor(x, b, axis)),
+    argnums=(0, 1),
 )
 defjvp(
-    logsumexp,
-    lambda t, _, x, axis=-1, keepdims=False: anp.sum(t * softmax(x, axis), axis=axis, keepdims=keepdims),
+    _logsumexp,
+    lambda t, _, x, b, axis, keepdims: anp.sum(t * _shares(x, b, axis), axis=axis, keepdims=keepdims),
+    lambda t, _, x, b, axis, keepdims: anp.sum(t * _per_factor(x, b, axis), axis=axis, keepdims=keepdims),
+    argnums=(0, 1),
 )
 
 # S(y, g) = y (g - sum g y) is linear in g, with a symmetric matrix; in y its derivative along h is

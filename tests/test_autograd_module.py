@@ -59,6 +59,50 @@ def test_ops(name, axis):
     check_grads(mine, modes=["fwd", "rev"], order=2)(X, axis=axis)
 
 
+FACTORS = {
+    "of each entry": inputs.rng(2).uniform(0.1, 2, (3, 5)),
+    "of each column": inputs.rng(2).uniform(0.1, 2, 5),
+    "of each row": inputs.rng(2).uniform(0.1, 2, (3, 1)),
+    "one": np.array(0.5),
+    "some negative": np.where(np.arange(15).reshape(3, 5) == X.argmin(), -0.5, 1.0),
+    "some 0": np.where(np.arange(15).reshape(3, 5) % 4, 1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+@pytest.mark.parametrize("axis", [*AXES, (0, 1)])
+def test_weighted_logsumexp(factors, axis):
+    b = FACTORS[factors]
+
+    def of(function):
+        return lambda x, b: anp.sum(anp.sin(function(x, b)))
+
+    losses = [
+        of(lambda x, b: ours.logsumexp(x, axis, b=b)),
+        of(lambda x, b: anp.log(anp.sum(b * anp.exp(x), axis=axis))),
+    ]
+    _assert_close(*(loss(X, b) for loss in losses))
+    for argument, direction in enumerate((G, inputs.rng(3).normal(size=b.shape))):
+        _assert_close(*(grad(loss, argument)(X, b) for loss in losses))
+        _assert_close(*(hessian(loss, argument)(X, b) for loss in losses))
+        products = [make_jvp(loss, argument)(X, b)(direction)[1] for loss in losses]
+        _assert_close(*map(np.asarray, products))
+    mixed = [lambda x, f=loss: anp.sum(anp.sin(grad(f, 1)(x, b))) for loss in losses]
+    _assert_close(*(grad(f)(X) for f in mixed))
+    check_grads(lambda x, b: ours.logsumexp(x, axis, b=b), modes=["fwd", "rev"], order=2)(X, b)
+
+
+def test_factors_of_what_is_large_or_left_out():
+    x, b = np.array([1e6, 1e6 + 3, np.inf]), np.array([2.0, 1.0, 0.0])
+    share = 1 / (1 + np.exp(3) / 2)
+    _assert_close(grad(lambda x: ours.logsumexp(x, b=b.tolist()))(x), np.array([share, 1 - share, 0]))
+    _assert_close(grad(lambda b: ours.logsumexp(x, b=b))(b), np.array([share / 2, 1 - share, 0]))
+    nothing = np.full(2, -np.inf)
+    assert np.isnan(grad(lambda x: ours.logsumexp(x, b=np.ones(2)))(nothing)).all()  # as without b
+    with pytest.raises(ValueError, match="does not broadcast"):
+        grad(lambda x: ours.logsumexp(x, b=np.ones(2)))(x)
+
+
 @pytest.mark.parametrize("name", PRODUCTS)
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("argument", [0, 1])

@@ -144,6 +144,7 @@ def primitives(x64: F64, matrix: Matrix, labels: Ints) -> None:
     assert_type(autograd.logsumexp(x64, None), np.float64)
     assert_type(autograd.logsumexp(x64, keepdims=True), F64)
     assert_type(autograd.logsumexp(x64), Any)
+    assert_type(autograd.logsumexp(x64, None, b=[1.0, 0.5]), np.float64)
     assert_type(autograd.softmax_jvp(matrix, matrix), Matrix)
     assert_type(autograd.softmax_solve(matrix, matrix, ridge=0.1), Matrix)
     assert_type(autograd.log_softmax_vjp(x64, [1.0, 0.0]), Floats)
