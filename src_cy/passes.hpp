@@ -150,8 +150,10 @@ template <int count, int wide, class R> INLINE void add_products(Sum<R> *sum, co
 template <class V> struct Extremes {
     V y_max, at_max, most, least;
 };
+enum { PLACES = 1, EXTREMES = 2, SUMS = 4 };
 
-template <class R, bool with_sums> struct Survey {
+/* The maxima, and what else of that is `wanted`. */
+template <class R, int wanted> struct Survey {
     using V = vec<R>;
     Lines<const R> y, ct;
     const R *next_out;
@@ -169,17 +171,17 @@ template <class R, bool with_sums> struct Survey {
         }
         const auto look = [&](auto tile) ALWAYS {
             tile.load(a, y, 0);
-            tile.load(b, ct, ct.at[0]);
+            tile.load(b, ct, wanted & EXTREMES ? ct.at[0] : 0);
             tile.look_ahead(next_out);
             for (int i = 0; i < tile.count; i++) {
                 Extremes<V> &of = ends[tile.state(i)];
-                of.at_max = select(greater(a[i], of.y_max), b[i], of.at_max);
+                if (wanted & PLACES) of.at_max = select(greater(a[i], of.y_max), b[i], of.at_max);
                 of.y_max = max(a[i], of.y_max);
-                of.most = max(b[i], of.most);
-                of.least = min(b[i], of.least);
+                if (wanted & EXTREMES) of.most = max(b[i], of.most);
+                if (wanted & EXTREMES) of.least = min(b[i], of.least);
             }
         };
-        if constexpr (with_sums)
+        if constexpr (wanted & SUMS)
             sum_tiles<R, kind, GROUP>(g, sums, [&](auto tile, Sum<R> *part) ALWAYS {
                 look(tile);
                 add_products<tile.count, wide>(part + tile.state(0), a, b);
@@ -219,8 +221,11 @@ template <class R, bool scaled> struct Dot {
     }
 };
 
+/* Whether something is taken off a cotangent, and whether it is made smaller before. */
+enum { CENTRED = 1, SCALED = 2 };
+
 /* out = y * ((cotangent - centre) - dot), with the scale if there is one. */
-template <class R, bool scaled> struct Vjp {
+template <class R, int how> struct Vjp {
     using V = vec<R>;
     Lines<const R> y, ct;
     Lines<R> out;
@@ -234,13 +239,14 @@ template <class R, bool scaled> struct Vjp {
         const Each<kind, V> dots(dot);
         const auto product = [&](ptrdiff_t k, V u, V v) ALWAYS {
             const Centre<V> &c = centres[k];
-            v = u * (((scaled ? v * c.scale : v) - c.centre) - dots[k]);
-            return scaled ? v / c.scale : v;
+            if (how & SCALED) v *= c.scale;
+            v = u * ((how ? v - c.centre : v) - dots[k]);
+            return how & SCALED ? v / c.scale : v;
         };
         write<R, kind>(g, out, ahead, product, y, ct);
     }
 };
-template <class R, bool scaled> constexpr bool BY_LINE<Vjp<R, scaled>> = true;
+template <class R, int how> constexpr bool BY_LINE<Vjp<R, how>> = true;
 
 /* Lane sums of x. */
 template <class R> struct SumOf {

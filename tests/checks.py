@@ -6,6 +6,7 @@ Every array that a kernel writes is filled with NaN first.
 
 import math
 import time
+from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
@@ -214,6 +215,31 @@ def check_product_bound(op, x, v, backend):
     bound = tolerances.PRODUCT_EPS * np.finfo(x.dtype).eps * size + spare
     off = np.abs((actual.astype(np.float64) - exact.high) - exact.low)
     assert (off <= bound).all(), f"{np.max(off / bound):.3g} times the bound"
+
+
+def check_cotangent(kind, highest, axis, dtype, backend):
+    """A VJP of one of `inputs.COTANGENTS`, with one entry that much higher, between two ordinary rows."""
+    x, g = (inputs.rng(seed).normal(size=(3, 300)) for seed in (5, 6))
+    x[1, ::7] = -np.inf
+    x[1, 200] += highest
+    g[1] = inputs.COTANGENTS[kind](g[1], 0.9 * float(np.finfo(dtype).max))
+    y, g = fs.softmax(x.astype(dtype), backend="python"), g.astype(dtype)
+    (actual,) = call("softmax_vjp", *((y, g) if axis else (y.T.copy(), g.T.copy())), axis, backend=backend)
+    assert_exact_product(y[1], g[1], actual[1] if axis else actual[:, 1])
+
+
+def assert_exact_product(y, g, actual):
+    """`softmax_vjp` of one row, in fractions; of what is subnormal the last place is not a bound's."""
+    assert np.isfinite(actual).all()
+    finfo, numbers = np.finfo(y.dtype), [[Fraction(a) for a in row.tolist()] for row in (y, g, actual)]
+    eps, smallest = Fraction(float(finfo.eps)), Fraction(float(finfo.smallest_subnormal))
+    dot = sum(a * b for a, b, _ in zip(*numbers, strict=True))
+    size = sum(a * abs(b) for a, b, _ in zip(*numbers, strict=True))
+    off = max(
+        abs(dx - a * (b - dot)) / (tolerances.PRODUCT_EPS * eps * a * (abs(b) + size) + smallest)
+        for a, b, dx in zip(*numbers, strict=True)
+    )
+    assert off <= 1, f"{float(min(off, 10**9)):.3g} times the bound"
 
 
 def check_solutions(y, b, ridge, backend, axis=-1):

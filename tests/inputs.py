@@ -234,3 +234,16 @@ LAYOUTS = {
     "subclass": lambda a: a.view(Subclass),
     "from bytes": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
 }
+
+
+# Of normal numbers and the largest float, at places of which each seventh is masked out.
+COTANGENTS = {
+    "both signs at once": lambda v, _: v,
+    "one sign": lambda v, _: np.abs(v),
+    "one sign until the end": lambda v, _: np.r_[-np.abs(v[:-1]), 1.0],
+    "one entry": lambda v, _: np.where(np.arange(len(v)) == len(v) // 2, 5.0, 0.0),
+    "huge at masked entries": lambda v, top: np.where(np.arange(len(v)) % 7, v, top * np.sign(v)),
+    "subnormal beside huge": lambda v, top: np.where(np.arange(len(v)) % 7, 20 * v / top, top * np.sign(v)),
+    "differences overflow": lambda v, top: top * np.sign(v),
+    "the sum overflows": lambda v, top: top * np.where(np.abs(v) > 2, -np.sign(v), 1.0),
+}

@@ -120,6 +120,22 @@ def not_centred(y, g, out):
     out[...] = y * (g - (g * y).sum(axis=1, keepdims=True))
 
 
+@plant("softmax_vjp")
+def differences_that_overflow(y, g, out):
+    c = np.where(
+        y.max(axis=1, keepdims=True) > 0.5, np.take_along_axis(g, y.argmax(axis=1, keepdims=True), 1), 0
+    )
+    h = g - c
+    out[...] = y * (h - (h * y).sum(axis=1, keepdims=True))
+
+
+@plant("softmax_vjp")
+def an_eighth_of_all_for_one_that_is_large(y, g, out):
+    scale = np.where(np.isfinite(8 * np.abs(g).max(axis=1, keepdims=True)), 1, 0.125)
+    specification.softmax_vjp(y, g * scale, out)
+    out /= scale
+
+
 @plant("softmax_jacobian")
 def transposed_sign(y, out):
     specification.softmax_jacobian(y, out)
@@ -307,6 +323,10 @@ def _product_bound(backend):
     checks.check_product_bound("softmax_vjp", x, inputs.rng(3).normal(size=x.shape), backend)
 
 
+def _cotangent(kind):
+    return lambda backend: checks.check_cotangent(kind, 30.0, -1, F8, backend)
+
+
 def _jacobian_of_exact_softmax(backend):
     x = FAMILY["saturated"](F8)
     checks.assert_jacobian_ulps(x, oracle.exact_forward("softmax", x).high, backend)
@@ -393,6 +413,8 @@ CHECKS = {
         "autograd, sources": lambda b: checks.check_autograd("softmax_vjp", FAMILY["sources_100x5"](F8), b),
         "constant cotangents": _constant_cotangents,
         "bound": _product_bound,
+        "differences overflow": _cotangent("differences overflow"),
+        "subnormal beside huge": _cotangent("subnormal beside huge"),
     },
     "softmax_jacobian": {
         "autograd, sources": lambda b: checks.check_autograd(
@@ -449,6 +471,8 @@ NOTICED_BY = {
     "sum_in_place_of_the_dot": set(CHECKS["softmax_vjp"]),
     "dot_of_the_whole_batch": set(CHECKS["softmax_vjp"]),
     "not_centred": {"constant cotangents"},
+    "differences_that_overflow": {"differences overflow"},
+    "an_eighth_of_all_for_one_that_is_large": {"subnormal beside huge"},
     "transposed_sign": set(CHECKS["softmax_jacobian"]),
     "one_minus_by_subtraction": {"ulps, saturated"},
     "diagonal_forgotten": set(CHECKS["softmax_jacobian"]),

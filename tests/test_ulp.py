@@ -88,6 +88,14 @@ def test_products(op, name, backend, dtype):
         checks.check_product_bound(op, x, v, backend)
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("highest", [0.0, 30.0])
+@pytest.mark.parametrize("kind", inputs.COTANGENTS)
+def test_products_with_structured_cotangents(kind, highest, axis, backend, dtype):
+    """Where nothing has to be taken off a cotangent, something has, or all of it has to be made smaller."""
+    checks.check_cotangent(kind, highest, axis, dtype, backend)
+
+
 @pytest.mark.parametrize("op", ["softmax_vjp", "softmax_jvp"])
 def test_products_keep_the_digits_of_a_saturated_row(op, backend):
     """Elementwise, not to the size of the cotangent: the plain formula returns 0 or noise here."""

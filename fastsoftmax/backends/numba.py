@@ -60,6 +60,7 @@ from fastsoftmax.backends._numba_vectors import (
     where_greater,
     with_lane,
 )
+from fastsoftmax.backends.python import HEADROOM
 
 
 def _in(dtype, ndim=3):
@@ -138,20 +139,14 @@ def softmax_vjp(y, g, out, part, parts, stop):
         fetch(g_tile, g, t, _some_entry(g, t))
         # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
         # of a saturated row, and makes a constant cotangent give exactly 0.
-        c, scale = _centre(y_tile, y_max, g_tile, t)
-        scaled, s = differ(scale, splat(y, 1)), no_sum(y)
-        if scaled:
+        c = _centre(y_tile, y_max, g_tile, t)
+        dot = _centred_dot(y_tile, g_tile, t, c, y, g, out)
+        far = dot * splat(y, HEADROOM)
+        if differ(far - far, zero):  # a difference may have overflowed: of an eighth none does
+            scale = where_equal(far - far, zero, splat(y, 1), splat(y, 0.125))
+            fetch(g_tile, g, t, _some_entry(g, t))
             _multiply(g_tile, t, scale)
-        for start in stretches(t):
-            s = before(start, s)
-            for j in stretch(t, start):
-                h = vector(g_tile, j) - c
-                set_vector(g_tile, j, h)
-                s = add(s, vector(y_tile, j) * h)
-                look_ahead(y, out, t, j)
-                look_ahead(g, None, t, j)
-        dot = total(t, s)
-        if scaled:
+            dot = _centred_dot(y_tile, g_tile, t, c * scale, y, g, out)
             _multiply(y_tile, t, splat(y, 1) / scale)
         for start in stretches(t):
             for j in stretch(t, start):
@@ -555,27 +550,49 @@ def _of_infinities(tile, weights, t, r, otherwise):
 
 @inlined
 def _centre(y_tile, y_max, g_tile, t):
-    """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g.
-
-    And what both are to be multiplied by, so that no difference of cotangents overflows.
-    """
+    """The cotangent of a row's dominant entry, or else the value nearest 0 between the extremes of g."""
     zero, one, half = splat(y_tile, 0), splat(y_tile, 1), splat(y_tile, 0.5)
+    c = _nearest_zero(g_tile, t, 16)
+    if t.vectors > 16 and differ(c, zero):  # seldom, as most cotangents have both signs
+        c = _nearest_zero(g_tile, t, t.vectors)
+    if not differ(where_greater(y_max, half, one, zero), zero):
+        return c
     dominant = zero
-    smallest = largest = vector(g_tile, 0)
     for start in stretches(t):
         for j in stretch(t, start):
-            y, g = vector(y_tile, j), vector(g_tile, j)
-            dominant = where_greater(y, half, g, dominant)
-            largest = larger(g, largest)
-            smallest = where_greater(smallest, g, g, smallest)
+            dominant = where_greater(vector(y_tile, j), half, vector(g_tile, j), dominant)
     if t.folds:
         dominant = total(t, add(no_sum(g_tile), dominant))
+    return where_greater(y_max, half, dominant, c)
+
+
+@inlined
+def _nearest_zero(g_tile, t, most):
+    """What is nearest 0 between the extremes of the first vectors of g, ``most`` of them."""
+    zero, smallest, largest = splat(g_tile, 0), vector(g_tile, 0), vector(g_tile, 0)
+    for j in range(min(most, t.vectors)):
+        g = vector(g_tile, j)
+        largest = larger(g, largest)
+        smallest = where_greater(smallest, g, g, smallest)
+    if t.folds:
         largest = fold_largest(largest)
         smallest = zero - fold_largest(zero - smallest)
-    nearest = where_greater(zero, largest, largest, larger(smallest, zero))
-    spread = (larger(largest, zero) + larger(zero - smallest, zero)) * splat(y_tile, 4)
-    scale = where_equal(spread - spread, zero, one, splat(y_tile, 0.125))
-    return where_greater(y_max, half, dominant, nearest) * scale, scale
+    return where_greater(zero, largest, largest, larger(smallest, zero))
+
+
+@inlined
+def _centred_dot(y_tile, g_tile, t, c, y, g, out):
+    """``sum_j y_j (g_j - c)``, with the differences in place of ``g``; what comes next is prefetched."""
+    s = no_sum(y_tile)
+    for start in stretches(t):
+        s = before(start, s)
+        for j in stretch(t, start):
+            h = vector(g_tile, j) - c
+            set_vector(g_tile, j, h)
+            s = add(s, vector(y_tile, j) * h)
+            look_ahead(y, out, t, j)
+            look_ahead(g, None, t, j)
+    return total(t, s)
 
 
 @inlined

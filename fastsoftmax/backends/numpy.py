@@ -15,6 +15,7 @@ from functools import partial, reduce
 import numpy as np
 
 from fastsoftmax._threads import sized
+from fastsoftmax.backends.python import HEADROOM
 
 # Bytes of a block's input: its float64 exponentials, at most twice that, stay in an L2 cache of 1 MB, and the
 # 1 us that each of some 15 ufunc calls costs is spread over 64 K elements or more.
@@ -86,14 +87,15 @@ def softmax_vjp(y, g, out):
     for axis, work, (y, g), out in blocks:
         # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
         # of a saturated row, and makes a constant cotangent give exactly 0.
-        g, scale = _in_range(g, axis)
-        c = _centre(work, y, g, axis)
-        if c is not None and _is_one_piece(work, g, axis):
-            g, c = np.subtract(g, c, out=work("h", g.shape, g.dtype)), None
-        dot = _sum(work, _products(work, partial(_centred, g, c), y), g, axis).astype(g.dtype)
+        c, scale = _centre(work, y, g, axis), None
+        centred, dot = _centred_dot(work, y, g, c, axis)
+        inside = np.isfinite(dot * g.dtype.type(HEADROOM))
+        if not inside.all():  # a difference may have overflowed: of an eighth none does
+            scale = np.where(inside, g.dtype.type(1), g.dtype.type(0.125))
+            centred, dot = _centred_dot(work, y, g * scale, None if c is None else c * scale, axis)
         for part in _pieces(work, g, axis):
             h = out[part] if apart and not _across(out) else work("h", g[part].shape, g.dtype)
-            np.subtract(_centred(g, c, part, h), dot, out=h)
+            np.subtract(centred(part, h), dot, out=h)
             h *= y[part]
             if scale is not None:
                 h /= scale
@@ -762,20 +764,6 @@ def _halves_of_gaps(x, m, targets):
     return fill
 
 
-def _in_range(g, axis):
-    """``g`` with rows of which differences would overflow made smaller, and by what, if there are any."""
-    # Of all rows at once in a third of the time.
-    most, least = (f.reduce(g, axis=None, initial=0) for f in (np.maximum, np.minimum))
-    if np.isfinite(4 * (most - least)):
-        return g, None
-    least, most = (f.reduce(g, axis=axis, keepdims=True, initial=0) for f in (np.minimum, np.maximum))
-    inside = np.isfinite(4 * (most - least))
-    if inside.all():
-        return g, None
-    scale = np.where(inside, g.dtype.type(1), g.dtype.type(0.125))
-    return g * scale, scale
-
-
 def _centre(work, y, g, axis):
     """The cotangent of a row's dominant entry; or else 0, or what is nearest to it if g may be constant.
 
@@ -806,6 +794,14 @@ def _centre(work, y, g, axis):
 def _those(rows, axis):
     """An index of those rows, or of all: picking columns takes longer than to do them all."""
     return rows[:, 0] if axis and not rows.all() else slice(None)
+
+
+def _centred_dot(work, y, g, c, axis):
+    """What gives the pieces of ``g - c``, and the sum of their products with ``y``."""
+    if c is not None and _is_one_piece(work, g, axis):
+        g, c = np.subtract(g, c, out=work("h", g.shape, g.dtype)), None
+    centred = partial(_centred, g, c)
+    return centred, _sum(work, _products(work, centred, y), g, axis).astype(g.dtype)
 
 
 def _centred(g, c, part, out):

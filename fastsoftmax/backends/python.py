@@ -13,6 +13,8 @@ import math
 from fastsoftmax._threads import sized
 
 NAN, INF = math.nan, math.inf
+# A number that is finite times this moves no float past the largest, whether of 24 bits or 53.
+HEADROOM = 2.0**56
 
 # The interpreter runs one thread at a time, at 1 us an element.
 _slow = sized(elements_per_thread=INF, block_elements=16 * 1024)
@@ -237,14 +239,15 @@ def _weighted_logsumexp_row(row, weights):
     return m + math.log(total) if total > 0 else -INF if total == 0 else NAN
 
 
-def _vjp_row(y, g):
+def _vjp_row(y, g, scale=1.0):
     # dx_i = y_i * (g_i - sum_j g_j y_j) is unchanged by g - c: the centre c keeps the digits
     # of a saturated row, and makes a constant cotangent give exactly 0.
-    scale = 1.0 if math.isfinite(4 * (max(0.0, *g) - min(0.0, *g))) else 0.125  # or differences overflow
     g = [scale * a for a in g]
     c = _centre(y, g)
     h = [a - c for a in g]
     dot = _sum([a * b for a, b in zip(h, y, strict=True)])
+    if scale == 1 and not math.isfinite(dot * HEADROOM):  # then a difference may have overflowed
+        return _vjp_row(y, g, 0.125)
     return [b * (a - dot) / scale for a, b in zip(h, y, strict=True)]
 
 
