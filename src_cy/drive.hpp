@@ -108,20 +108,30 @@ template <class R> ptrdiff_t strip_width(enum op op, const Layout &s) {
     return ((s.inner + strips - 1) / strips + tile - 1) / tile * tile;
 }
 
+/* Columns that are gone over first, so that the others' vectors lie in one cache line each where lines lie like the first: axis 0
+ * of (1000, 1000) float32 takes 0.95 of the time, a VJP 0.85. Of few columns one more strip would take longer. */
+template <class R> ptrdiff_t columns_to_alignment(const R *first, ptrdiff_t inner) {
+    return inner > 4 * TILE * LANES<R> ? entries_to_alignment(first) : 0;
+}
+
 template <class R> void run_columns(const Call *c, const Arrays<R> &x) {
     const ptrdiff_t strip = strip_width<R>(c->op, c->s);
-    for (ptrdiff_t o = 0; o < c->s.outer; o++)
+    for (ptrdiff_t o = 0; o < c->s.outer; o++) {
+        const R *out = moved(x.out, o * c->so.outer_stride), *a = x.a + o * c->s.outer_stride;
+        const ptrdiff_t head = columns_to_alignment(out ? out : a, c->s.inner);
         for (ptrdiff_t i = 0, count; i < c->s.inner && !is_given_up(c->given_up); i += count) {
-            count = c->s.inner - i < strip ? c->s.inner - i : strip;
+            const ptrdiff_t most = i || !head ? strip : head;
+            count = c->s.inner - i < most ? c->s.inner - i : most;
             const Kind kind = count == TILE * LANES<R> ? TALL : count > LANES<R> ? WIDE : NARROW;
             op_grid(c->op, Rows<R>{{c->s.n, count, 0, kind, c->given_up},
-                                          {x.a + o * c->s.outer_stride + i, c->s.n_stride},
-                                          {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
-                                          {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
-                                          moved(x.results, o * c->results_stride + i),
-                                          moved(c->labels, o * c->labels_stride + i),
-                                          moved(x.samples, o * c->samples_stride + i), count, c, {}});
+                                   {a + i, c->s.n_stride},
+                                   {moved(x.b, o * c->sb.outer_stride + i), c->sb.n_stride},
+                                   {moved(x.out, o * c->so.outer_stride + i), c->so.n_stride},
+                                   moved(x.results, o * c->results_stride + i),
+                                   moved(c->labels, o * c->labels_stride + i),
+                                   moved(x.samples, o * c->samples_stride + i), count, c, {}});
         }
+    }
 }
 
 template <class R> void run_call(const Call *c) {

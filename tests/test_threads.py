@@ -104,17 +104,23 @@ def test_again_and_again(backend, dtype):
         checks.assert_same_bits(checks.call("softmax", x, backend=backend), first)
 
 
-def test_where_the_memory_starts(backend, dtype):
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "softmax_vjp"])
+@pytest.mark.parametrize(("shape", "axis"), [((5, 9), -1), ((5, 100), -1), ((3, 400), -1), ((9, 600), 0)])
+def test_where_the_memory_starts(op, shape, axis, backend, dtype):
     """The alignment of input and output does not show."""
-    for n in (9, 100):
-        x = inputs.width(n, dtype, rows=5)
-        expected = checks.call("softmax", x, backend=backend)
-        for offset in range(1, 16, 3):
-            memory = np.empty(x.size + 16, dtype)
-            moved = memory[offset : offset + x.size].reshape(x.shape)
-            moved[...] = x
-            out = checks.poisoned(x.size + 16, dtype)[16 - offset :][: x.size].reshape(x.shape)
-            checks.assert_same_bits((fs.softmax(moved, out=out, backend=backend),), expected)
+    args = oracle.arguments(op, inputs.rng().normal(size=shape).astype(dtype), axis)
+    expected = checks.call(op, *args, axis, backend=backend)
+    for offset in range(1, 16, 3):
+        moved = [_at(offset, a) for a in args]
+        out = _at(16 - offset, checks.poisoned(shape, dtype))
+        checks.assert_same_bits((getattr(fs, op)(*moved, axis, out=out, backend=backend),), expected)
+
+
+def _at(offset, a):
+    """A copy that begins so many entries behind the start of its memory."""
+    copy = np.empty(a.size + 16, a.dtype)[offset : offset + a.size].reshape(a.shape)
+    copy[...] = a
+    return copy
 
 
 # ---- the number --------------------------------------------------------------------------------
