@@ -23,6 +23,7 @@ def asarray(value, name):
         return value
     _refuse_masks(value, name)
     _refuse_dask(value, name)
+    _refuse_devices(value, name)
     try:
         a = np.asarray(value)
     except (TypeError, RuntimeError) as error:
@@ -51,6 +52,17 @@ def _refuse_dask(value, name):
         raise TypeError(
             f"{name} is a dask {type(value).__name__}, which would be computed as a whole: take the op from "
             f"fastsoftmax.dask where that has it, or pass {name}.compute()"
+        )
+
+
+def _refuse_devices(value, name):
+    """Its library would refuse, in words of its own, or make an array of one object."""
+    from fastsoftmax._cuda.interop import on_device  # which needs `traced`
+
+    if on_device(value):
+        raise TypeError(
+            f"{name} is a {type(value).__name__} on a CUDA device, not all arrays are: have them all there, "
+            f"for an op of backend 'cuda', or {name} in host memory"
         )
 
 

@@ -13,6 +13,7 @@ from fastsoftmax._cuda.calls import Call, Result
 from fastsoftmax._cuda.recipes import jacobian_recipe, rows_recipe
 from fastsoftmax._layouts import LAYOUTS
 from fastsoftmax._options import as_bool, check_choice
+from fastsoftmax.registry import BackendUnavailable
 
 
 def softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_threads=None):
@@ -24,8 +25,7 @@ def log_softmax(x, /, axis=-1, *, out=None, where=None, backend=None, num_thread
 
 
 def logsumexp(x, /, axis=-1, *, b=None, keepdims=False, out=None, where=None, backend=None, num_threads=None):
-    if b is not None:
-        raise NotImplementedError("b has no kernel on CUDA devices: have x on the CPU")
+    _refuse(b, "b", "have x on the CPU")
     with Call(backend, x=x).on_its_device() as call:
         if where is not None:
             call.mask(where)
@@ -77,7 +77,7 @@ def cross_entropy(
     backend=None,
     num_threads=None,
 ):
-    _refuse(sample_weight)
+    _refuse(sample_weight, "sample_weight", _WEIGH)
     with Call(backend, x=x).on_its_device() as call:
         rows = rows_of(call.shape, axis)
         return call.cross_entropy(rows, labels, weight, ignore_index, label_smoothing, reduction, None)
@@ -98,7 +98,7 @@ def cross_entropy_with_grad(
     backend=None,
     num_threads=None,
 ):
-    _refuse(sample_weight)
+    _refuse(sample_weight, "sample_weight", _WEIGH)
     with Call(backend, x=x).on_its_device() as call:
         rows = rows_of(call.shape, axis)
         dx = Result(call, call.shape, rows.canonical, out, rows, labels=labels, weight=weight)
@@ -106,12 +106,12 @@ def cross_entropy_with_grad(
         return loss, dx.finish()
 
 
-def _refuse(sample_weight):
-    if sample_weight is not None:
-        raise NotImplementedError(
-            "sample_weight has no kernel on CUDA devices: weigh the losses of reduction='none', or have x on "
-            "the CPU"
-        )
+_WEIGH = "weigh the losses of reduction='none', or have x on the CPU"
+
+
+def _refuse(value, name, instead):
+    if value is not None:
+        raise BackendUnavailable(f"backend 'cuda' has no kernel for {name}=: {instead}")
 
 
 def _forward(op, fill, x, axis, out, where, backend):

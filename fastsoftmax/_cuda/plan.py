@@ -109,7 +109,7 @@ def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memo
     vector = vector and width > 1
     exact = arrays == 1 and ITEMSIZE[storage] > 2  # exp as a polynomial of every entry
     share = 2 if crowded or exact else 1
-    share_of_most = share if width > 1 else 4 if crowded else 2
+    share_of_most = 4 if crowded else share if width > 1 else 2
     for threads, most in _teams(budget, share, share_of_most):
         if (slots := _slots(n, threads, width)) <= most:
             return Plan(storage, threads, width, slots, vector=vector)
@@ -117,7 +117,8 @@ def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memo
     slots = width * (vectors + (crowded and vectors == 8))  # 8 vectors unroll entirely, and a loss spills
     if MAX_THREADS * slots * arrays * 4 * words <= shared_memory - STATIC_SHARED:
         return Plan(storage, MAX_THREADS, width, slots, shared=True, vector=vector)
-    return Plan(storage, SPLIT_THREADS, width, budget, split=True, vector=vector)
+    # Half of what a whole row may hold: what combines segments takes registers too, and spilled on 8.0.
+    return Plan(storage, SPLIT_THREADS, width, max(budget // 2, width), split=True, vector=vector)
 
 
 def _teams(budget, share, share_of_most):

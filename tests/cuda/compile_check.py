@@ -169,7 +169,8 @@ def complaints(spec, found):
         yield "no 128-bit load"
     if wide and writes and not found.stores:
         yield "no 128-bit store"
-    if plan.threads <= WARP and not plan.tile and reads and not found.shuffles:
+    reduces = reads and dict(spec.options).get("op") != "log_softmax_jacobian"
+    if plan.threads <= WARP and not plan.tile and reduces and not found.shuffles:
         yield "no shuffle"
 
 

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -357,13 +358,53 @@ def test_the_door_leads_device_arrays_here(ops, library, monkeypatch):
     assert isinstance(softmax([0.0, 1.0]), np.ndarray)
 
 
-def test_the_door_says_that_ragged_rows_are_for_numpy_arrays(ops, library, monkeypatch):
+WITHOUT_KERNELS = {
+    **dict.fromkeys(
+        ("segment_softmax", "segment_log_softmax", "segment_logsumexp"), lambda op, a: op(a, [0, 3])
+    ),
+    "segment_softmax_vjp": lambda op, a: op(a, a, [0, 3]),
+    "softmax_solve": lambda op, a: op(a, a),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_KERNELS)
+def test_the_door_says_what_has_no_kernel(name, ops, library, monkeypatch):
     backend = registry._Backend("cuda", lambda: import_module("fastsoftmax.backends.cuda"), 0)
     monkeypatch.setitem(registry._backends, "cuda", backend)
-    for op in registry.SEGMENTS:
-        arrays = [library.array(np.zeros(3))] * (2 if op == "segment_softmax_vjp" else 1)
-        with pytest.raises(fs.BackendUnavailable, match=f"'cuda' has no kernel for '{op}'; it has softmax"):
-            getattr(fs, op)(*arrays, [0, 3])
+    with pytest.raises(fs.BackendUnavailable, match=f"'cuda' has no kernel for '{name}'; it has softmax"):
+        WITHOUT_KERNELS[name](getattr(fs, name), library.array(np.zeros(3)))
+
+
+def test_options_without_kernels(ops, library, installed):
+    x, labels, weights = (library.array(a) for a in (X, LABELS, np.ones(2)))
+    calls = {
+        "b": partial(ops.logsumexp, x, b=x),
+        "sample_weight": partial(ops.cross_entropy, x, labels, sample_weight=weights),
+        "sample_weight ": partial(ops.cross_entropy_with_grad, x, labels, sample_weight=weights),
+    }
+    for name, call in calls.items():
+        with pytest.raises(
+            fs.BackendUnavailable, match=f"'cuda' has no kernel for {name.strip()}=: .*on the CPU"
+        ):
+            call()
+    assert not installed.launches
+
+
+def test_first_array_in_host_memory(library):
+    """As the second argument, and as an option: the library's own words would be of no help."""
+    other = library.array(np.ones((2, 3)))
+    calls = {
+        "g": partial(fs.softmax_vjp, X, other),
+        "labels": partial(fs.cross_entropy, X, other),
+        "where": partial(fs.softmax, X, where=other),
+        "b": partial(fs.logsumexp, X, b=other),
+        "x": partial(fs.LogSumExp().update, other),
+    }
+    for name, call in calls.items():
+        with pytest.raises(
+            TypeError, match=f"{name} is a DeviceArray on a CUDA device.*{name} in host memory"
+        ):
+            call()
 
 
 def test_another_backend_by_name(library, monkeypatch):

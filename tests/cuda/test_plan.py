@@ -98,7 +98,7 @@ def test_less_shared_memory_splits_earlier():
 
 def test_blocks_cover_all_rows():
     assert plan(1, "float32", 8).blocks((17, 8, 1)) == 2
-    assert plan(1, "float32", 100_000).blocks((3, 100_000, 1)) == 3 * 7
+    assert plan(1, "float32", 100_000).blocks((3, 100_000, 1)) == 3 * 13
     assert plan(1, "float32", 10, 33).blocks((2, 10, 33)) == 2 * 2
 
 
