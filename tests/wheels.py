@@ -65,16 +65,17 @@ def build():
 
 def test(arguments):
     """The status of each wheel's suite, on Pythons that are here."""
-    suite = _suite()
+    suite, failed = _suite(), []
     for name, python, wheel in _wheels():
         environment = _environment(name, python, [f"fastsoftmax[test] @ {wheel.as_uri()}"])
         _run([environment / "bin" / "python", "-m", "fastsoftmax"], suite, **_apart(environment))
-        _test(environment, suite, arguments, FASTSOFTMAX_TEST_BACKENDS="cython")
+        failed += _test(environment, suite, arguments, FASTSOFTMAX_TEST_BACKENDS="cython")
+    return failed
 
 
 def matrix(arguments):
     """The same for the oldest and the newest of what the package works on."""
-    suite = _suite()
+    suite, failed = _suite(), []
     arguments = arguments or [f"tests/test_{name}.py" for name in OF_OTHERS.split()]
     for name, python, wheel in _wheels():
         for age in ("lowest", "highest"):
@@ -82,7 +83,8 @@ def matrix(arguments):
             environment = _environment(f"{name}-{age}", python, found, "--resolution", age)
             _install(environment, [f"fastsoftmax[test] @ {wheel.as_uri()}"])
             _run(["uv", "pip", "list", "--quiet", "--python", environment])
-            _test(environment, suite, arguments)
+            failed += _test(environment, suite, arguments)
+    return failed
 
 
 def _source_distribution():
@@ -148,22 +150,25 @@ def _install(environment, requirements, *options):
 
 
 def _test(environment, suite, arguments, **variables):
+    """The environment's name if its tests fail: the others are run all the same."""
     python = environment / "bin" / "python"
     _run([python, "-c", CHECK], suite, **_apart(environment))
     command = [python, "-m", "pytest", "-q", "-n", "auto", f"--deselect={LEFT_OUT}", *arguments]
-    _run(command, suite, **_apart(environment), **variables)
+    status = _run(command, suite, check=False, **_apart(environment), **variables)
+    return [environment.name] if status else []
 
 
 def _apart(environment):
     return {"PATH": str(environment / "bin"), "NUMBA_CACHE_DIR": str(environment / "numba")}
 
 
-def _run(command, directory=ROOT, **variables):
+def _run(command, directory=ROOT, *, check=True, **variables):
     command = list(map(str, command))
     print(f"{' '.join(command)}", flush=True)
-    subprocess.run(command, cwd=directory, env=os.environ | variables, check=True)
+    return subprocess.run(command, cwd=directory, env=os.environ | variables, check=check).returncode
 
 
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    {"build": build, "test": test, "matrix": matrix}[what](*([arguments] if what != "build" else []))
+    failed = {"build": build, "test": test, "matrix": matrix}[what](*([arguments] if what != "build" else []))
+    sys.exit(f"tests fail in {', '.join(failed)}" if failed else 0)
