@@ -15,6 +15,8 @@ from fastsoftmax._cuda.target import argument_types, make_target
 
 CACHE = "FASTSOFTMAX_CUDA_CACHE"
 
+_HEADER = ".address_size 64\n"
+
 SOURCES = (
     "arithmetic.py",
     "compat.py",
@@ -62,7 +64,10 @@ def to_ptx(spec):
     """PTX, the same for every GPU since nothing needs a newer one, and the name of its entry."""
     kernel, types = spec.build(make_target), argument_types(spec.plan, spec.signature)
     threads = spec.plan.block[0] * spec.plan.block[1]
-    return compat.compile_ptx(kernel, types, LOWEST_CAPABILITY, (threads, spec.resident))
+    ptx, name = compat.compile_ptx(kernel, types, LOWEST_CAPABILITY, (threads, spec.resident))
+    if spec.plan.shared:  # the assembler too would unroll loops, and spill
+        ptx = ptx.replace(_HEADER, f'{_HEADER}.pragma "nounroll";\n', 1)
+    return ptx, name
 
 
 def to_cubin(ptx, capability, *, verbose=False):

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from fastsoftmax._cuda.compat import intrinsic, ir, types
+from fastsoftmax._cuda.plan import ITEMSIZE
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _FLOAT, _DOUBLE, _HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
@@ -45,6 +46,17 @@ def ex2(typingctx, x):
     return types.float32(types.float32), codegen
 
 
+@intrinsic
+def hidden(typingctx, k):
+    """``k``, which the compiler does not see, nor unrolls a loop with it in."""
+
+    def codegen(context, builder, signature, args):
+        k = context.cast(builder, args[0], signature.args[0], types.int32)
+        return builder.call(_assembly(_I32, [_I32], "mov.b32 $0, $1;", "=r,r"), [k], attrs=("convergent",))
+
+    return types.int32(k), codegen
+
+
 @lru_cache
 def make_load(storage):
     """``load(p, i)``: one stored entry as a number."""
@@ -79,59 +91,76 @@ def make_store(storage):
 
 
 @lru_cache
-def make_fetch(storage, width, vector, pitch):
-    """``fetch(p, i, held, slot)``: ``width`` entries from ``i`` on, into slots ``pitch`` apart."""
+def make_fetch(storage, width, vector):
+    """``fetch(p, i, numbers, k)``: ``width`` entries from ``i`` on as numbers, from ``k`` on."""
 
     @intrinsic
-    def fetch(typingctx, p, i, held, slot):
+    def fetch(typingctx, p, i, numbers, k):
         def codegen(context, builder, signature, args):
-            _, i_type, held_type, slot_type = signature.args
-            p, i, held, slot = args
-            source = _element(context, builder, i_type, p, i)
-            raw = (_load_vector if vector else _load_each)(builder, storage, source, width)
-            for q, value in enumerate(raw):
-                builder.store(value, _slot(context, builder, held_type, held, slot_type, slot, q * pitch))
+            source, target = _both_ends(context, builder, signature, args)
+            values = (_load_vector if vector else _load_each)(builder, storage, source, width)
+            for q, value in enumerate(values):
+                builder.store(value, builder.gep(target, [_I64(q)], inbounds=True))
             return context.get_dummy_value()
 
-        return types.void(p, i, held, slot), codegen
+        return types.void(p, i, numbers, k), codegen
 
     return fetch
 
 
 @lru_cache
-def make_put(storage, width, vector, pitch):
-    """``put(p, i, held, slot)``: ``width`` slots ``pitch`` apart into memory from ``i`` on."""
+def make_put(storage, width, vector):
+    """``put(p, i, numbers, k)``: ``width`` numbers from ``k`` on as entries, from ``i`` on."""
 
     @intrinsic
-    def put(typingctx, p, i, held, slot):
+    def put(typingctx, p, i, numbers, k):
         def codegen(context, builder, signature, args):
-            _, i_type, held_type, slot_type = signature.args
-            p, i, held, slot = args
-            target = _element(context, builder, i_type, p, i)
-            values = [
-                builder.load(_slot(context, builder, held_type, held, slot_type, slot, q * pitch))
-                for q in range(width)
-            ]
+            target, source = _both_ends(context, builder, signature, args)
+            values = [builder.load(builder.gep(source, [_I64(q)], inbounds=True)) for q in range(width)]
             (_store_vector if vector else _store_each)(builder, storage, target, values)
             return context.get_dummy_value()
 
-        return types.void(p, i, held, slot), codegen
+        return types.void(p, i, numbers, k), codegen
 
     return put
 
 
-def _element(context, builder, i_type, p, i):
+@lru_cache
+def make_copy(storage, width, vector):
+    """``copy(p, i, words, k)``: ``width`` entries from ``i`` on as they are, into words from ``k`` on."""
+
+    @intrinsic
+    def copy(typingctx, p, i, words, k):
+        def codegen(context, builder, signature, args):
+            source, target = _both_ends(context, builder, signature, args)
+            element, align = source.type.pointee, width * ITEMSIZE[storage]
+            if vector:
+                values = _load_words(builder, source, element, width, align)
+            else:
+                values = [builder.load(builder.gep(source, [_I64(q)], inbounds=True)) for q in range(width)]
+            _store_words(builder, target, values, align)
+            return context.get_dummy_value()
+
+        return types.void(p, i, words, k), codegen
+
+    return copy
+
+
+def _both_ends(context, builder, signature, args):
+    """Where two pairs of a pointer or an array and an index point to."""
+    p, i, q, k = args
+    p_type, i_type, q_type, k_type = signature.args
+    return _element(context, builder, i_type, p, i, p_type), _element(context, builder, k_type, q, k, q_type)
+
+
+def _element(context, builder, i_type, p, i, p_type=None):
+    if isinstance(p_type, types.Array):
+        p = context.make_array(p_type)(context, builder, p).data
     return builder.gep(p, [context.cast(builder, i, i_type, types.int64)], inbounds=True)
 
 
-def _slot(context, builder, held_type, held, slot_type, slot, offset):
-    data = context.make_array(held_type)(context, builder, held).data
-    slot = context.cast(builder, slot, slot_type, types.int64)
-    return builder.gep(data, [builder.add(slot, _I64(offset))], inbounds=True)
-
-
 def _load_vector(builder, storage, source, width):
-    """One access of ``width`` entries; 16-bit ones as pairs, which LLVM loads as one vector of words."""
+    """One access of ``width`` entries; 16-bit ones as pairs, which LLVM loads as one vector."""
     if storage in _NARROW:
         words = _load_words(builder, source, _I32, width // 2, width * 2)
         halves = [builder.trunc(builder.lshr(w, _I32(16 * k)), _I16) for w in words for k in range(2)]
@@ -152,10 +181,14 @@ def _load_each(builder, storage, source, width):
 
 
 def _store_vector(builder, storage, target, values):
-    align = len(values) * (2 if storage in _NARROW else 8 if storage == "float64" else 4)
+    align = len(values) * ITEMSIZE[storage]
     if storage in _NARROW:
         pairs = zip(values[::2], values[1::2], strict=True)
         values = [_narrow(builder, storage, low, high) for low, high in pairs]
+    _store_words(builder, target, values, align)
+
+
+def _store_words(builder, target, values, align):
     vector = ir.Constant(ir.VectorType(values[0].type, len(values)), ir.Undefined)
     for k, value in enumerate(values):
         vector = builder.insert_element(vector, value, _I32(k))

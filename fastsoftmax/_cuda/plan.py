@@ -8,10 +8,10 @@ regime     one row is done by                                     held in
 =========  =====================================================  ==================
 sub-warp   8 or 16 lanes, several rows a warp                     registers
 warp       32 lanes                                               registers
-block      128 to 1024 threads                                    registers
-shared     1024 threads                                           shared memory
+block      64 to 512 threads                                      registers
+shared     512 or 1024 threads                                    shared memory
 columns    threads a stride apart (``inner > 1``), 32 rows wide   registers
-split      one block for each segment, and their sums combined    read twice
+split      one block for each segment, and their sums combined    either, read twice
 =========  =====================================================  ==================
 """
 
@@ -26,11 +26,12 @@ REGISTERS = 32  # 32-bit words of row that a thread holds; in some blocks of mor
 WARP = 32
 LANES_A_BLOCK = 128
 MAX_THREADS = 1024
-SPLIT_THREADS = 512
+HALF_THREADS = MAX_THREADS // 2  # of blocks for which an SM has registers for two
 COLUMNS = 32
 LOWEST_CAPABILITY = (8, 0)  # Ampere's: cvt.rn.f16x2.f32 and the like, which round to 16 bits
 SHARED_MEMORY = 227 * 1024  # compute capability 9.0 and 10.0
 STATIC_SHARED = 3 * 1024  # kept free for the reductions' own arrays
+SYSTEM_SHARED = 1024  # of each block, beyond what it may have
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Plan:
 
     def shared_bytes(self, arrays):
         """Dynamic shared memory of a block that holds ``arrays`` rows."""
-        return arrays * self.segment * ITEMSIZE[self.arithmetic] if self.shared else 0
+        return arrays * self.segment * self.itemsize if self.shared else 0
 
 
 @lru_cache(maxsize=4096)
@@ -108,27 +109,26 @@ def plan(arrays, storage, n, inner=1, *, crowded=False, vector=True, shared_memo
     width = gcd(n, ACCESS_BYTES // ITEMSIZE[storage])
     vector = vector and width > 1
     exact = arrays == 1 and ITEMSIZE[storage] > 2  # exp as a polynomial of every entry
-    share = 2 if crowded or exact else 1
-    share_of_most = 4 if crowded else share if width > 1 else 2
-    for threads, most in _teams(budget, share, share_of_most):
+    for threads, most in _teams(budget, 2 if crowded or exact else 1):
         if (slots := _slots(n, threads, width)) <= most:
             return Plan(storage, threads, width, slots, vector=vector)
-    vectors = -(-n // (MAX_THREADS * width))
-    slots = width * (vectors + (crowded and vectors == 8))  # 8 vectors unroll entirely, and a loss spills
-    if MAX_THREADS * slots * arrays * 4 * words <= shared_memory - STATIC_SHARED:
-        return Plan(storage, MAX_THREADS, width, slots, shared=True, vector=vector)
-    # Half of what a whole row may hold: what combines segments takes registers too, and spilled on 8.0.
-    return Plan(storage, SPLIT_THREADS, width, max(budget // 2, width), split=True, vector=vector)
+    half, whole = (shared_memory - SYSTEM_SHARED) // 2 - STATIC_SHARED, shared_memory - STATIC_SHARED
+    for threads, room in (HALF_THREADS, half), (MAX_THREADS, whole):
+        slots = width * -(-n // (threads * width))
+        p = Plan(storage, threads, width, slots, shared=True, vector=vector)
+        if p.shared_bytes(arrays) <= room:
+            return p
+    slots = width * (half // (HALF_THREADS * width * ITEMSIZE[storage] * arrays))
+    return Plan(storage, HALF_THREADS, width, slots, shared=True, split=True, vector=vector)
 
 
-def _teams(budget, share, share_of_most):
+def _teams(budget, share):
     """Thread counts, each with the most slots that it is taken for: parallelism first, registers last.
 
-    64 registers are left to a thread of 1024, or of two blocks of 512. What would spill there holds a half,
-    or of the most threads a fourth: entry by entry takes more registers than vectors.
+    64 registers are left to a thread of two blocks of 512. What would spill there holds a half.
     """
-    few, most, least = max(budget // 4, 1), budget // share, budget // share_of_most
-    return (8, few), (16, few), (WARP, budget), (128, most), (256, most), (512, most), (MAX_THREADS, least)
+    few, most = max(budget // 4, 1), budget // share
+    return (8, few), (16, few), (WARP, budget), (64, most), (128, most), (256, most), (HALF_THREADS, most)
 
 
 def _slots(n, threads, width):
@@ -140,7 +140,7 @@ def _slots(n, threads, width):
 def _columns(storage, n, inner, budget):
     tile = min(COLUMNS, 1 << (inner - 1).bit_length())
     threads = 1
-    while threads * tile < SPLIT_THREADS and threads * 4 < n:
+    while threads * tile < HALF_THREADS and threads * 4 < n:
         threads *= 2
     split = threads * budget < n
     slots = budget if split else _slots(n, threads, 1)

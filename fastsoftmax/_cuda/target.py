@@ -2,8 +2,11 @@
 
 A target has the namespace ``cuda``, the decorator ``device``, the class ``number`` of the arithmetic,
 and functions of numbers (``fma``, ``max``, ``scale``, ``ex2``) and of memory: ``load(p, i)`` and
-``store(p, i, v)`` convert one stored entry, ``fetch(p, i, held, slot)`` and ``put(p, i, held, slot)`` move a
-vector between memory and a thread's slots.
+``store(p, i, v)`` convert one stored entry, ``fetch(p, i, numbers, k)`` and ``put(p, i, numbers, k)`` a
+vector of them. In shared memory a ``word`` is an entry as it is stored, as ``stored(v)`` makes it of a
+number: ``copy(p, i, words, k)`` and ``move(words, i, words, k)`` bring a vector there as it is,
+``pull(words, i, numbers, k)`` and ``push`` convert it.
+``hidden(k)`` is k, which the compiler does not see; a loop with it in is not unrolled.
 """
 
 from types import SimpleNamespace
@@ -19,25 +22,36 @@ _STORED = {
     "float16": types.uint16,
     "bfloat16": types.uint16,
 }
+_BITS = {
+    "float16": lambda v: np.float16(v).view(np.uint16),
+    "bfloat16": lambda v: np.uint16(np.float32(v).view(np.uint32) >> 16),
+}
 
 
 def make_target(plan):
     """The target of a plan."""
     double = plan.arithmetic == "float64"
-    pitch = plan.threads if plan.shared else 1
-    access = (plan.storage, plan.width, plan.vector, pitch)
+    number = np.float64 if double else np.float32
+    in_memory, in_block = ((plan.storage, plan.width, vector) for vector in (plan.vector, plan.width > 1))
     return SimpleNamespace(
         cuda=cuda,
         device=device,
-        number=np.float64 if double else np.float32,
+        number=number,
+        word=np.uint16 if plan.itemsize == 2 else number,
         fma=libdevice.fma if double else libdevice.fmaf,
         max=libdevice.fmax if double else libdevice.fmaxf,
         scale=intrinsics.scale,
         ex2=intrinsics.ex2,
         load=intrinsics.make_load(plan.storage),
         store=intrinsics.make_store(plan.storage),
-        fetch=intrinsics.make_fetch(*access),
-        put=intrinsics.make_put(*access),
+        fetch=intrinsics.make_fetch(*in_memory),
+        put=intrinsics.make_put(*in_memory),
+        copy=intrinsics.make_copy(*in_memory),
+        move=intrinsics.make_copy(*in_block),
+        pull=intrinsics.make_fetch(*in_block),
+        push=intrinsics.make_put(*in_block),
+        stored=_BITS.get(plan.storage, number),
+        hidden=intrinsics.hidden,
     )
 
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,7 +58,8 @@ class Found:
     stores: int
     shuffles: int
     local: int
-    instructions: int | None  # None where loops run them more than once
+    instructions: int  # of the way through, without loops
+    loops: bool
 
 
 def cases():
@@ -96,20 +97,27 @@ def inspect(ptx, capability, disassembler):
         stores=len(re.findall(r"\bSTG\.E\S*\.128", sass)),
         shuffles=len(re.findall(r"\bSHFL", sass)),
         local=len(re.findall(r"\b(?:LDL|STL)\b", sass)),
-        instructions=None if _has_loop(sass) else len(re.findall(r"/\*[0-9a-f]{4,}\*/ +(?!NOP)\S", sass)),
+        **_way_through(sass),
     )
 
 
-def _has_loop(sass):
-    """Whether a branch leads back, other than to itself as where a kernel ends."""
-    labels = set()
-    for before, this in pairwise(sass.splitlines()):
+def _way_through(sass):
+    """How many instructions a thread passes, and whether there are loops beside the way.
+
+    Left out are loops, functions that are called (a division of 64 bits) and what lies behind the last exit
+    (lanes that had parted).
+    """
+    kernel = sass[: sass.rindex("EXIT")].rpartition(".section\t.text.")[2].splitlines()
+    begins, counted, loops = {}, [0], False
+    for before, this in pairwise(kernel):
+        counted.append(counted[-1] + bool(re.search(r"/\*[0-9a-f]{4,}\*/ +(?!NOP)\S", this)))
         if before.startswith(".L"):
-            labels.add(before.rstrip(":"))
+            begins[before.rstrip(":")] = counted[-2]
         target = re.search(r"\bBRA\S* .*`\((\S+)\)", this)
-        if target and target[1] in labels and before != f"{target[1]}:":
-            return True
-    return False
+        if target and target[1] in begins:
+            counted[-1] = begins[target[1]]
+            loops = True
+    return {"instructions": counted[-1], "loops": loops}
 
 
 def _number(pattern, log):
@@ -130,15 +138,23 @@ def blocks_an_sm(spec, found):
     return min(by_registers, THREADS // (warps * WARP), (SHARED_MEMORY + 1024) // shared, BLOCKS)
 
 
-def part_of_memory_speed(spec, found):
-    """The most that a kernel can reach of a plain copy's speed, or None where it has loops.
+def instructions_an_entry(spec, found):
+    """Loops may be over vectors: what one more of them takes is seen of one and two, held in registers."""
+    if not found.loops:
+        return found.instructions / spec.plan.slots
+    width = spec.plan.width
+    few = [replace(spec, plan=replace(spec.plan, slots=k * width, shared=False)) for k in (1, 2)]
+    first, second = (inspect(to_ptx(spec)[0], (9, 0), _disassembler()).instructions for spec in few)
+    return (first + (spec.plan.slots // width - 1) * (second - first)) / spec.plan.slots
+
+
+def part_of_memory_speed(spec, found, instructions):
+    """The most that a kernel of so many an entry can reach of a plain copy's speed.
 
     A block holds its row before it computes, and computes before it writes: what one does not overlap,
     the next one may.
     """
-    if found.instructions is None:
-        return None
-    issue = found.instructions / spec.plan.slots / (SMS * ISSUE * WARP * CLOCK)
+    issue = instructions / (SMS * ISSUE * WARP * CLOCK)
     memory = _bytes_an_entry(spec) / MEMORY
     return min(1.0, memory / issue, blocks_an_sm(spec, found) * memory / (memory + issue))
 
@@ -210,17 +226,14 @@ def model(words):
         specs = [spec for spec in timed.case.specs() if spec.module != "reductions"]
         found = [inspect(to_ptx(spec)[0], (9, 0), _disassembler()) for spec in specs]
         pairs = list(zip(specs, found, strict=True))
-        parts = [part_of_memory_speed(spec, f) for spec, f in pairs]
-        at_most = "loops"
-        if None not in parts:
-            took = sum(_bytes_an_entry(spec) / part for spec, part in zip(specs, parts, strict=True))
-            at_most = f"{_bytes_an_entry(specs[-1]) / took:.0%}"
-        entries = [f.instructions and round(f.instructions / spec.plan.slots) for spec, f in pairs]
+        entries = [instructions_an_entry(spec, f) for spec, f in pairs]
+        parts = [part_of_memory_speed(*pair, k) for pair, k in zip(pairs, entries, strict=True)]
+        took = sum(_bytes_an_entry(spec) / part for spec, part in zip(specs, parts, strict=True))
         columns = (
             ", ".join(str(f.registers) for f in found),
             ", ".join(str(blocks_an_sm(spec, f)) for spec, f in pairs),
-            ", ".join(str(k or "-") for k in entries),
-            at_most,
+            ", ".join(f"{k:.0f}" for k in entries),
+            f"{_bytes_an_entry(specs[-1]) / took:.0%}",
             "" if timed.accept is None else f"{timed.accept:.0%}",
         )
         yield f"| {timed.regime} | {timed.case.name} | {' | '.join(columns)} |"

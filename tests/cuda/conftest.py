@@ -26,7 +26,7 @@ def small_plan(regime, storage, n, inner, vector):
     threads = {"8 lanes": 8, "16 lanes": 16, "warp": 32}.get(regime, 64)
     slots = width * -(-n // (threads * width))
     if regime == "split":
-        return Plan(storage, threads, width, width, split=True, vector=vector)
+        return Plan(storage, threads, width, width, shared=True, split=True, vector=vector)
     return Plan(storage, threads, width, slots, shared=regime == "shared", vector=vector)
 
 

@@ -79,6 +79,11 @@ class _Shared:
         if not 0 <= i < len(self.values):
             raise Fault(f"shared element {i}, out of bounds for {len(self.values)}")
 
+    def check_vector(self, i, width):
+        """The array begins at an address aligned to any vector."""
+        if i % width:
+            raise Fault(f"misaligned vector of {width} at shared element {i}")
+
     def __getitem__(self, i):
         self._check(i)
         thread, epoch = getcurrent().place, self.block.epoch
@@ -119,7 +124,7 @@ class _Cuda:
     shared = property(lambda self: SimpleNamespace(array=self._shared_array))
     local = property(lambda self: SimpleNamespace(array=lambda size, number: _Local([None] * size)))
 
-    def _shared_array(self, size, number):
+    def _shared_array(self, size, number, alignment=None):
         thread = getcurrent()
         arrays = thread.block.shared
         key = "dynamic" if size == 0 else thread.arrays
@@ -148,7 +153,7 @@ class _Cuda:
 def make_target(plan):
     """The target of a plan, for kernels to be interpreted; the counterpart of `fastsoftmax._cuda.target`."""
     number = np.float64 if plan.arithmetic == "float64" else np.float32
-    width, vector, pitch = plan.width, plan.vector, plan.threads if plan.shared else 1
+    width, vector = plan.width, plan.vector
     widen, narrow = (_from_bfloat16, _to_bfloat16) if plan.storage == "bfloat16" else (number, number)
 
     def load(p, i):
@@ -159,20 +164,41 @@ def make_target(plan):
         p.check(i, writes=True)
         p.array[i] = narrow(value)
 
-    def fetch(p, i, held, slot):
+    def fetch(p, i, numbers, k):
         p.check(i, width, vector=vector)
         for q in range(width):
-            held[slot + q * pitch] = widen(p.array[i + q])
+            numbers[k + q] = widen(p.array[i + q])
 
-    def put(p, i, held, slot):
+    def put(p, i, numbers, k):
         p.check(i, width, vector=vector, writes=True)
         for q in range(width):
-            p.array[i + q] = narrow(held[slot + q * pitch])
+            p.array[i + q] = narrow(numbers[k + q])
+
+    def copy(p, i, words, k):
+        p.check(i, width, vector=vector)
+        for q in range(width):
+            words[k + q] = p.array[i + q]
+
+    def move(words, i, shared, k):
+        shared.check_vector(k, width)
+        for q in range(width):
+            shared[k + q] = words[i + q]
+
+    def pull(words, i, numbers, k):
+        words.check_vector(i, width)
+        for q in range(width):
+            numbers[k + q] = widen(words[i + q])
+
+    def push(words, i, numbers, k):
+        words.check_vector(i, width)
+        for q in range(width):
+            words[i + q] = narrow(numbers[k + q])
 
     return SimpleNamespace(
         cuda=_Cuda(),
         device=lambda function: function,
         number=number,
+        word=STORED[plan.storage],
         fma=(lambda a, b, c: a * b + c) if number is np.float64 else _fma32,
         max=lambda a, b: a if a > b or b != b else b,
         scale=_scale,
@@ -181,6 +207,12 @@ def make_target(plan):
         store=store,
         fetch=fetch,
         put=put,
+        copy=copy,
+        move=move,
+        pull=pull,
+        push=push,
+        stored=narrow,
+        hidden=lambda k: k,
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastsoftmax._cuda.plan import ITEMSIZE, MAX_THREADS, SHARED_MEMORY, STATIC_SHARED, plan
+from fastsoftmax._cuda.plan import ITEMSIZE, MAX_THREADS, SHARED_MEMORY, STATIC_SHARED, SYSTEM_SHARED, plan
 
 LENGTHS = [
     *range(1, 140),
@@ -48,7 +48,8 @@ def test_every_length_fits(storage, arrays, inner):
         (256, "warp"),
         (1024, "warp"),
         (4096, "block"),
-        (16384, "block"),
+        (8192, "block"),
+        (16384, "shared"),
         (50000, "shared"),
         (56 * 1024, "shared"),
         (100_000, "split"),
@@ -61,28 +62,53 @@ def test_regimes_of_float32(n, regime):
 @pytest.mark.parametrize(
     ("arrays", "storage", "n", "threads", "slots"),
     [
-        (1, "float32", 16_384, 1024, 16),  # 512 threads of 32 slots would spill
+        (1, "float32", 2048, 128, 16),
+        (1, "bfloat16", 2048, 64, 32),
+        (1, "float32", 8192, 512, 16),
         (1, "bfloat16", 8192, 256, 32),
-        (1, "bfloat16", 16_384, 512, 32),  # two blocks an SM
-        (1, "bfloat16", 32_768, 1024, 32),
+        (1, "bfloat16", 16_384, 512, 32),
         (2, "float32", 8192, 512, 16),
-        (2, "float32", 12_288, 1024, 12),
+        (2, "bfloat16", 1024, 64, 16),
         (2, "bfloat16", 8192, 512, 16),
-        (2, "bfloat16", 16_384, 1024, 16),
-        (2, "float32", 12_289, 1024, None),  # entry by entry 16 slots would spill
     ],
 )
 def test_long_rows_in_registers(arrays, storage, n, threads, slots):
     p = plan(arrays, storage, n)
-    assert p.threads == threads
-    assert p.shared == (slots is None)
-    assert p.slots == (slots or p.slots)
+    assert (p.threads, p.slots, p.shared) == (threads, slots, False)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "storage", "n", "threads"),
+    [
+        (1, "float32", 8193, 512),
+        (1, "float32", 24 * 1024, 512),
+        (1, "float32", 32_768, 1024),
+        (1, "bfloat16", 32_768, 512),
+        (1, "bfloat16", 50_257, 512),
+        (1, "float64", 12 * 1024, 512),
+        (2, "float32", 12_288, 512),
+        (2, "bfloat16", 24 * 1024, 512),
+    ],
+)
+def test_an_sm_has_shared_memory_for_two_blocks(arrays, storage, n, threads):
+    """Where it is at all possible: one computes while the other reads and writes."""
+    p = plan(arrays, storage, n)
+    assert (p.threads, p.shared, p.split) == (threads, True, False)
+    blocks = (SHARED_MEMORY + SYSTEM_SHARED) // (p.shared_bytes(arrays) + STATIC_SHARED + SYSTEM_SHARED)
+    assert blocks >= 1024 // threads
+
+
+@pytest.mark.parametrize("storage", ITEMSIZE)
+@pytest.mark.parametrize("arrays", [1, 2])
+def test_two_segments_of_a_row_are_on_an_sm(arrays, storage):
+    p = plan(arrays, storage, 10**6)
+    assert p.split
+    assert 2 * (p.shared_bytes(arrays) + STATIC_SHARED + SYSTEM_SHARED) <= SHARED_MEMORY + SYSTEM_SHARED
 
 
 def test_a_crowded_op_holds_half():
-    p = plan(1, "bfloat16", 16_384, crowded=True)
-    assert (p.threads, p.slots) == (1024, 16)
-    assert [plan(1, "float32", n, crowded=True).slots for n in (28_672, 32_768, 32_772)] == [28, 36, 36]
+    p = plan(1, "bfloat16", 8192, crowded=True)
+    assert (p.threads, p.slots) == (512, 16)
     assert plan(1, "float32", 8193, crowded=True).shared
     assert not plan(1, "float32", 8192, crowded=True).shared
 
@@ -98,7 +124,7 @@ def test_less_shared_memory_splits_earlier():
 
 def test_blocks_cover_all_rows():
     assert plan(1, "float32", 8).blocks((17, 8, 1)) == 2
-    assert plan(1, "float32", 100_000).blocks((3, 100_000, 1)) == 3 * 13
+    assert plan(1, "float32", 100_000).blocks((3, 100_000, 1)) == 3 * 4
     assert plan(1, "float32", 10, 33).blocks((2, 10, 33)) == 2 * 2
 
 

@@ -8,7 +8,7 @@ All numbers that a kernel needs of its row are sums and maxima over the row's en
 from dataclasses import dataclass, field
 from importlib import import_module
 
-from fastsoftmax._cuda.plan import Plan
+from fastsoftmax._cuda.plan import HALF_THREADS, Plan
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,8 @@ class Spec:
 
     @property
     def resident(self):
-        """Blocks that an SM has to hold: one of two computes while the other's accesses are under way.
-
-        Half of an SM's registers are enough for long rows, but not for a loss, float64 or columns.
-        """
-        enough = self.module != "cross_entropy" and self.plan.arithmetic == "float32" and not self.plan.tile
-        return 2 if self.plan.split and enough else 1
+        """Blocks that an SM has to hold: one of two computes while the other's accesses are under way."""
+        return 2 if self.plan.shared and self.plan.threads == HALF_THREADS else 1
 
     @property
     def signature(self):

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastsoftmax._cuda.arithmetic import make_exp, make_pair, make_sums
 from fastsoftmax._cuda.held import make_held
-from fastsoftmax._cuda.kernels.forward import make_exps, make_statistics
+from fastsoftmax._cuda.kernels.forward import make_statistics
 from fastsoftmax._cuda.teams import make_team
 
 # A segment's statistics as in `forward`, then its sums of everywhere * (anchor - x) / 2 (a difference of
@@ -28,16 +28,16 @@ def whole(t, plan, smooth, weighted, gradient, mean):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=gradient)
-    target = _make_target(t, plan, team, of_row, statistics.guarded, smooth, weighted, gradient, mean)
+    target = _make_target(t, plan, team, of_row, statistics, smooth, weighted, gradient, mean)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
     locate, read, largest, sums = team.locate, of_row.read, statistics.largest, statistics.sums
     team_max, rest, infinity, zero = team.max, statistics.rest, t.number(np.inf), t.number(0)
     logit, spread_of, write_loss, write_gradient = target.logit, target.spread, target.loss, target.gradient
-    rounded = make_sums(t, plan).rounded
+    word, rounded = t.word, make_sums(t, plan).rounded
 
     def cross_entropy_whole(x, labels, weight, smoothing, ignored, factor, scale, loss, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.shared.array(0, number) if shared else cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         label = labels[row] if start < end else ignored
         at_label = logit(x, label, base, start, end, inner)
@@ -64,8 +64,9 @@ def partial(t, plan, smooth, weighted):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=False)
-    target = _make_target(t, plan, team, of_row, statistics.guarded, smooth, weighted, False, False)
-    cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
+    target = _make_target(t, plan, team, of_row, statistics, smooth, weighted, False, False)
+    cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
+    word, segment = t.word, plan.segment
     lane, locate, read, largest, sums = (
         team.lane,
         team.locate,
@@ -78,7 +79,7 @@ def partial(t, plan, smooth, weighted):
 
     def cross_entropy_partial(x, labels, weight, smoothing, partials, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
@@ -104,10 +105,11 @@ def combined(t, plan, smooth, weighted, gradient, mean):
     """Longer rows, from what their segments add up to."""
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
-    statistics = make_statistics(t, plan, team, of_row, keep=gradient, partial=PARTIAL)
-    target = _make_target(t, plan, team, of_row, statistics.guarded, smooth, weighted, gradient, mean)
-    cuda, number, size, scratch_size = t.cuda, t.number, of_row.size, team.scratch
-    locate, read, combine, exps = team.locate, of_row.read, statistics.combine, make_exps(t, plan, of_row)
+    statistics = make_statistics(t, plan, team, of_row, keep=False, partial=PARTIAL)
+    target = _make_target(t, plan, team, of_row, statistics, smooth, weighted, gradient, mean)
+    cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
+    word = t.word
+    locate, read, combine = team.locate, of_row.read, statistics.combine
     combine_spread = _make_combine_spread(t, plan, team, smooth)
     write_loss, write_gradient, segment = target.loss, target.gradient, plan.segment
 
@@ -115,7 +117,7 @@ def combined(t, plan, smooth, weighted, gradient, mean):
         x, partials, labels, weight, smoothing, ignored, factor, scale, loss, out, m, n, inner
     ):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         valid = start < end
         label = labels[row] if valid else ignored
@@ -129,7 +131,6 @@ def combined(t, plan, smooth, weighted, gradient, mean):
         write_loss(loss, state, label, weight, smoothing, ignored, row, start, end, n)
         if gradient:
             read(x, base, start, end, inner, held, 0)
-            exps(held, row_max)
             write_gradient(
                 out, held, state, label, weight, smoothing, ignored, factor, scale, base, start, end, n, inner
             )
@@ -137,14 +138,14 @@ def combined(t, plan, smooth, weighted, gradient, mean):
     return cross_entropy_combined
 
 
-def _make_target(t, plan, team, of_row, guarded, smooth, weighted, gradient, mean):
+def _make_target(t, plan, team, of_row, statistics, smooth, weighted, gradient, mean):
     everywhere = _make_everywhere(t, weighted)
     logit = _make_logit(t)
     spread = _make_spread(t, plan, team, of_row, everywhere) if smooth else _make_no_spread(t)
-    loss = _make_loss(t, plan, team, guarded, smooth, weighted)
+    loss = _make_loss(t, plan, team, statistics.guarded, smooth, weighted)
     if not gradient:
         return _Target(logit, spread, loss, None)
-    write = _make_gradient(t, plan, team, of_row, guarded, everywhere, smooth, weighted, mean)
+    write = _make_gradient(t, plan, team, of_row, statistics, everywhere, smooth, weighted, mean)
     return _Target(logit, spread, loss, write)
 
 
@@ -179,25 +180,22 @@ def _make_no_spread(t):
 
 
 def _make_spread(t, plan, team, of_row, everywhere):
-    zero, half, plus, team_total = t.number(0), t.number(0.5), make_sums(t, plan).plus, team.total
-    vectors, width, pitch, at, position = (
-        of_row.vectors,
-        of_row.width,
-        of_row.pitch,
-        of_row.at,
-        of_row.position,
-    )
+    cuda, number, plus, team_total = t.cuda, t.number, make_sums(t, plan).plus, team.total
+    zero, half = number(0), number(0.5)
+    vectors, width, take, position = of_row.vectors, of_row.width, of_row.take, of_row.position
 
     @t.device
     def spread_of(held, weight, smoothing, anchor, start, end, n, scratch):
+        line = cuda.local.array(width, number)
         spread, spread_low, share, share_low = zero, zero, zero, zero
-        for v in range(vectors):
+        for v in range(vectors()):
             c = position(v, start)
             if c < end:
+                take(held, v, 0, line)
                 for q in range(width):
                     w = everywhere(weight, smoothing, c + q, n)
                     if w != zero:
-                        gap = half * anchor - half * held[at(v) + q * pitch]
+                        gap = half * anchor - half * line[q]
                         spread, spread_low = plus(spread, spread_low, w * gap)
                         share, share_low = plus(share, share_low, w)
         spread, spread_low = team_total(spread, spread_low, scratch, 5)
@@ -264,12 +262,13 @@ def _make_loss(t, plan, team, guarded, smooth, weighted):
     return write_loss
 
 
-def _make_gradient(t, plan, team, of_row, guarded, everywhere, smooth, weighted, mean):
-    number, exp_shifted, pair, write = t.number, make_exp(t, plan).exp_shifted, make_pair(t), of_row.write
+def _make_gradient(t, plan, team, of_row, statistics, everywhere, smooth, weighted, mean):
+    cuda, number, pair, exp_shifted = t.cuda, t.number, make_pair(t), make_exp(t, plan).exp_shifted
+    guarded, exp_of = statistics.guarded, statistics.exp_of
     reciprocal, multiply, scale_pair = pair.reciprocal, pair.multiply, pair.scale
     zero, one, nan, double = number(0), number(1), number(np.nan), np.float64
-    vectors, width, pitch = of_row.vectors, of_row.width, of_row.pitch
-    at, position, lane, threads, store = of_row.at, of_row.position, team.lane, plan.threads, t.store
+    vectors, width, take, put = of_row.vectors, of_row.width, of_row.take, of_row.put
+    position, lane, threads, store = of_row.position, team.lane, plan.threads, t.store
 
     @t.device
     def write_gradient(
@@ -287,16 +286,17 @@ def _make_gradient(t, plan, team, of_row, guarded, everywhere, smooth, weighted,
         one_minus = multiply(others, high, low) + others_low * high if at_label == row_max else one - y_label
         # d loss / d x_j = y_j * (at_label + total) - everywhere_j - (j == label) * at_label
         high, low = scale_pair(high, low, double(weight_at_label + share) * scaled)
-        for v in range(vectors):
+        line = cuda.local.array(width, number)
+        for v in range(vectors()):
             c = position(v, start)
             if c < end:
+                take(held, v, 0, line)
                 for q in range(width):
-                    slot = at(v) + q * pitch
-                    dx = multiply(held[slot], high, low)
+                    dx = multiply(exp_of(line[q], row_max), high, low)
                     if smooth:
                         dx -= everywhere(weight, smoothing, c + q, n) * number(scaled)
-                    held[slot] = dx if taken else zero
-        write(out, base, start, end, inner, held)
+                    line[q] = dx if taken else zero
+                put(out, base, start, end, inner, v, line)
         # The thread that wrote the label's entry writes it again: a test in the loop took registers.
         if taken and label >= start and label < end and (label - start) // width % threads == lane():
             w = everywhere(weight, smoothing, label, n) if smooth else zero

@@ -14,7 +14,7 @@ from fastsoftmax._cuda.teams import make_team
 PARTIAL = 4
 REDUCTIONS = 5
 
-Statistics = namedtuple("Statistics", "largest sums rest combine guarded")
+Statistics = namedtuple("Statistics", "largest sums exp_of rest combine guarded")
 
 
 def whole(t, plan, op):
@@ -22,16 +22,14 @@ def whole(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=op == "softmax")
-    finish = _FINISH[op](t, plan, team, of_row, statistics.guarded)
+    finish = _FINISH[op](t, plan, team, of_row, statistics)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
     locate, read, largest, sums = team.locate, of_row.read, statistics.largest, statistics.sums
-    team_max, rest = team.max, statistics.rest
-
-    zero = number(0)
+    team_max, rest, word, zero = team.max, statistics.rest, t.word, number(0)
 
     def forward_whole(x, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.shared.array(0, number) if shared else cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
@@ -47,13 +45,14 @@ def partial(t, plan):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
     statistics = make_statistics(t, plan, team, of_row, keep=False)
-    cuda, number, segment, size, scratch_size = t.cuda, t.number, plan.segment, of_row.size, team.scratch
+    cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
+    word, segment = t.word, plan.segment
     lane, locate, read, team_max = team.lane, team.locate, of_row.read, team.max
     largest, sums = statistics.largest, statistics.sums
 
     def forward_partial(x, partials, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
         row_max = team_max(largest(held), scratch, 0)
@@ -72,62 +71,71 @@ def combined(t, plan, op):
     """Longer rows, from the statistics of their segments."""
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, -np.inf)
-    statistics = make_statistics(t, plan, team, of_row, keep=op == "softmax")
-    finish = _FINISH[op](t, plan, team, of_row, statistics.guarded)
-    cuda, number, size, scratch_size = t.cuda, t.number, of_row.size, team.scratch
-    locate, read, combine, exps = team.locate, of_row.read, statistics.combine, make_exps(t, plan, of_row)
-    keep = op == "softmax"
+    statistics = make_statistics(t, plan, team, of_row, keep=False)
+    finish = _FINISH[op](t, plan, team, of_row, statistics)
+    cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
+    word = t.word
+    locate, read, combine = team.locate, of_row.read, statistics.combine
 
     def forward_combined(x, partials, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         row, base, start, end = locate(m, n, inner)
         read(x, base, start, end, inner, held, 0)
         row_max, high, low = combine(partials, row, start < end, n, scratch)
-        if keep:
-            exps(held, row_max)
         finish(out, held, row_max, high, low, row, base, start, end, inner)
 
     return forward_combined
 
 
 def make_statistics(t, plan, team, of_row, keep, partial=PARTIAL):
-    """What a row's entries add up to; ``sums`` leaves their exp in the slots where ``keep`` says so."""
-    number, larger, fma, exp_shifted = t.number, t.max, t.fma, make_exp(t, plan).exp_shifted
+    """What a row's entries add up to; ``sums`` leaves their exp in their place where ``keep`` says so.
+
+    ``exp_of(v, row_max)`` is the exp of what is there then.
+    """
+    cuda, number, larger, fma, exp_shifted = t.cuda, t.number, t.max, t.fma, make_exp(t, plan).exp_shifted
     lowest, infinity, nan, zero, one = map(number, (-np.inf, np.inf, np.nan, 0, 1))
-    vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
+    vectors, width, take, give = of_row.vectors, of_row.width, of_row.take, of_row.give
     plus, _, group = make_sums(t, plan)
     two_sum, lane, threads, segment = make_two_sum(t), team.lane, plan.threads, plan.segment
+    keep = keep and of_row.keeps
     team_max, team_sum, team_total = team.max, team.sum, team.total
 
     @t.device
     def largest(held):
-        top = lowest
-        for v in range(vectors):
+        line, top = cuda.local.array(width, number), lowest
+        for v in range(vectors()):
+            take(held, v, 0, line)
             for q in range(width):
-                top = larger(top, held[at(v) + q * pitch])
+                top = larger(top, line[q])
         return top
 
     @t.device
     def sums(held, row_max, scratch):
+        line = cuda.local.array(width, number)
         high, low, ties, of_group = zero, zero, zero, zero
-        for v in range(vectors):
+        for v in range(vectors()):
+            take(held, v, 0, line)
             for q in range(width):
-                slot = at(v) + q * pitch
-                x = held[slot]
+                x = line[q]
                 e = exp_shifted(x, row_max)
                 if x == row_max:
                     ties += one
                 else:
                     of_group += e
-                if keep:
-                    held[slot] = e
+                line[q] = e
                 if (v * width + q) % group == group - 1:
                     high, low = plus(high, low, of_group)
                     of_group = zero
+            if keep:
+                give(held, v, line)
         high, low = plus(high, low, of_group)
         high, low = team_total(high, low, scratch, 1)
         return high, low, team_sum(ties, scratch, 3)
+
+    @t.device
+    def exp_of(v, row_max):
+        return v if keep else exp_shifted(v, row_max)
 
     @t.device
     def rest(high, low, ties, ties_low):
@@ -165,60 +173,53 @@ def make_statistics(t, plan, team, of_row, keep, partial=PARTIAL):
         high, low = rest(high, low, ties, ties_low)
         return row_max, high, low
 
-    return Statistics(largest, sums, rest, combine, guarded)
+    return Statistics(largest, sums, exp_of, rest, combine, guarded)
 
 
-def make_exps(t, plan, of_row):
-    """``exps(held, row_max)``: the slots' entries become their exp."""
-    exp_shifted = make_exp(t, plan).exp_shifted
-    vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
-
-    @t.device
-    def exps(held, row_max):
-        for v in range(vectors):
-            for q in range(width):
-                slot = at(v) + q * pitch
-                held[slot] = exp_shifted(held[slot], row_max)
-
-    return exps
-
-
-def _finish_softmax(t, plan, team, of_row, guarded):
-    pair, write = make_pair(t), of_row.write
+def _finish_softmax(t, plan, team, of_row, statistics):
+    cuda, number, pair, guarded, exp_of = (
+        t.cuda,
+        t.number,
+        make_pair(t),
+        statistics.guarded,
+        statistics.exp_of,
+    )
     reciprocal, multiply = pair.reciprocal, pair.multiply
-    vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
+    vectors, width, take, put = of_row.vectors, of_row.width, of_row.take, of_row.put
 
     @t.device
     def finish(out, held, row_max, high, low, row, base, start, end, inner):
         # y_i = exp(x_i - max) / (1 + rest)
+        line = cuda.local.array(width, number)
         high, low = reciprocal(guarded(row_max, high), low)
-        for v in range(vectors):
+        for v in range(vectors()):
+            take(held, v, 0, line)
             for q in range(width):
-                slot = at(v) + q * pitch
-                held[slot] = multiply(held[slot], high, low)
-        write(out, base, start, end, inner, held)
+                line[q] = multiply(exp_of(line[q], row_max), high, low)
+            put(out, base, start, end, inner, v, line)
 
     return finish
 
 
-def _finish_log_softmax(t, plan, team, of_row, guarded):
-    number, write, rounded = t.number, of_row.write, make_sums(t, plan).rounded
-    vectors, width, pitch, at = of_row.vectors, of_row.width, of_row.pitch, of_row.at
+def _finish_log_softmax(t, plan, team, of_row, statistics):
+    cuda, number, rounded, guarded = t.cuda, t.number, make_sums(t, plan).rounded, statistics.guarded
+    vectors, width, take, put = of_row.vectors, of_row.width, of_row.take, of_row.put
 
     @t.device
     def finish(out, held, row_max, high, low, row, base, start, end, inner):
         # log y_i = (x_i - max) - log(1 + rest)
+        line = cuda.local.array(width, number)
         log_sum = number(math.log1p(rounded(guarded(row_max, high), low)))
-        for v in range(vectors):
+        for v in range(vectors()):
+            take(held, v, 0, line)
             for q in range(width):
-                slot = at(v) + q * pitch
-                held[slot] = (held[slot] - row_max) - log_sum
-        write(out, base, start, end, inner, held)
+                line[q] = (line[q] - row_max) - log_sum
+            put(out, base, start, end, inner, v, line)
 
     return finish
 
 
-def _finish_logsumexp(t, plan, team, of_row, guarded):
+def _finish_logsumexp(t, plan, team, of_row, statistics):
     number, store, lane, rounded = t.number, t.store, team.lane, make_sums(t, plan).rounded
     infinity = number(np.inf)
 

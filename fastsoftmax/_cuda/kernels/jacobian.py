@@ -17,31 +17,25 @@ def line(t, plan, op):
     team = make_team(t, plan, REDUCTIONS)
     of_row = make_held(t, plan, team, 0)
     cuda, number, shared, size, scratch_size = t.cuda, t.number, plan.shared, of_row.size, team.scratch
-    vectors, width, pitch, at, threads = of_row.vectors, of_row.width, of_row.pitch, of_row.at, plan.threads
-    locate, lane, read, write, load, store = (
-        team.locate,
-        team.lane,
-        of_row.read,
-        of_row.write,
-        t.load,
-        t.store,
-    )
+    vectors, width, threads, locate, lane = of_row.vectors, of_row.width, plan.threads, team.locate, team.lane
+    word, read, take, put, load, store = t.word, of_row.read, of_row.take, of_row.put, t.load, t.store
     entry, diagonal = _make_entries(t, plan, team) if op == "softmax_jacobian" else _make_log_entries(t, plan)
     zero = number(0)
 
     def jacobian_line(y, out, m, n, inner):
         scratch = cuda.shared.array(scratch_size, number)
-        held = cuda.shared.array(0, number) if shared else cuda.local.array(size, number)
+        held = cuda.shared.array(0, word, alignment=16) if shared else cuda.local.array(size, number)
         i, base, start, end = locate(m, n, inner)
         first = i // n * n
         y_i = load(y, i) if start < end else zero
         read(y, first, start, end, inner, held, 0)
         on_diagonal = diagonal(y, first, i - first, n, y_i, scratch)
-        for v in range(vectors):
+        y_j = cuda.local.array(width, number)
+        for v in range(vectors()):
+            take(held, v, 0, y_j)
             for q in range(width):
-                slot = at(v) + q * pitch
-                held[slot] = entry(y_i, held[slot])
-        write(out, base, start, end, inner, held)
+                y_j[q] = entry(y_i, y_j[q])
+            put(out, base, start, end, inner, v, y_j)
         # The thread that wrote the diagonal's entry writes it again: a test in the loop took registers.
         i -= first
         if i >= start and i < end and (i - start) // width % threads == lane():
