@@ -78,7 +78,8 @@ def _in_registers(t, plan, _lane, fill, position, place):
 
 def _in_shared_memory(t, plan, lane, fill, position, place):
     cuda, count, width, threads, word = t.cuda, plan.slots // plan.width, plan.width, plan.threads, t.word
-    hidden, copy, move, pull, push, fill = t.hidden, t.copy, t.move, t.pull, t.push, t.stored(fill)
+    hidden, copy, blank, move, pull, push = t.hidden, t.copy, t.blank, t.move, t.pull, t.push
+    fill = t.stored(fill)
     entries = STEP_BYTES // plan.itemsize
     step = entries // width
 
@@ -99,8 +100,7 @@ def _in_shared_memory(t, plan, lane, fill, position, place):
                 if position(first + u, start) < end:
                     copy(x, place(first + u, base, start, inner), words, u * width)
                 else:
-                    for q in range(width):
-                        words[u * width + q] = fill
+                    blank(fill, words, u * width)
             for u in range(step):
                 if first + u < count:
                     move(words, u * width, held, at(first + u, k))

@@ -127,23 +127,81 @@ def make_put(storage, width, vector):
 
 @lru_cache
 def make_copy(storage, width, vector):
-    """``copy(p, i, words, k)``: ``width`` entries from ``i`` on as they are, into words from ``k`` on."""
+    """``copy(p, i, words, k)``: ``width`` entries from ``i`` on as they are, into a thread's own words."""
 
     @intrinsic
     def copy(typingctx, p, i, words, k):
         def codegen(context, builder, signature, args):
             source, target = _both_ends(context, builder, signature, args)
-            element, align = source.type.pointee, width * ITEMSIZE[storage]
-            if vector:
-                values = _load_words(builder, source, element, width, align)
+            if not vector:
+                entries = [builder.load(builder.gep(source, [_I64(q)], inbounds=True)) for q in range(width)]
+                units = _paired(builder, entries)
+            elif storage in _NARROW:
+                units = _load_words(builder, source, _I32, width // 2, width * 2)
             else:
-                values = [builder.load(builder.gep(source, [_I64(q)], inbounds=True)) for q in range(width)]
-            _store_words(builder, target, values, align)
+                units = _load_words(builder, source, source.type.pointee, width, width * ITEMSIZE[storage])
+            _store_units(builder, storage, target, units)
             return context.get_dummy_value()
 
         return types.void(p, i, words, k), codegen
 
     return copy
+
+
+@lru_cache
+def make_blank(storage, width):
+    """``blank(fill, words, k)``: ``width`` times the same there."""
+
+    @intrinsic
+    def blank(typingctx, fill, words, k):
+        def codegen(context, builder, signature, args):
+            fill, words, k = args
+            _, words_type, k_type = signature.args
+            target = _element(context, builder, k_type, words, k, words_type)
+            _store_units(builder, storage, target, _paired(builder, [fill] * width))
+            return context.get_dummy_value()
+
+        return types.void(fill, words, k), codegen
+
+    return blank
+
+
+@lru_cache
+def make_move(storage, width):
+    """``move(words, k, shared, i)``: ``width`` of a thread's own words to where all see them."""
+
+    @intrinsic
+    def move(typingctx, words, k, shared, i):
+        def codegen(context, builder, signature, args):
+            source, target = _both_ends(context, builder, signature, args)
+            paired = width > 1 and storage in _NARROW
+            if paired:
+                source = builder.bitcast(source, _I32.as_pointer())
+            places = [
+                builder.gep(source, [_I64(q)], inbounds=True) for q in range(width // 2 if paired else width)
+            ]
+            units = [builder.load(place, align=ITEMSIZE[storage]) for place in places]
+            _store_words(builder, target, units, width * ITEMSIZE[storage])
+            return context.get_dummy_value()
+
+        return types.void(words, k, shared, i), codegen
+
+    return move
+
+
+def _paired(builder, entries):
+    """16-bit entries, if more than one, as words of 32 bits, which LLVM stores as one vector."""
+    if len(entries) == 1 or entries[0].type != _I16:
+        return entries
+    wide = [builder.zext(entry, _I32) for entry in entries]
+    pairs = zip(wide[::2], wide[1::2], strict=True)
+    return [builder.or_(low, builder.shl(high, _I32(16))) for low, high in pairs]
+
+
+def _store_units(builder, storage, target, units):
+    target = builder.bitcast(target, units[0].type.as_pointer())
+    for q, unit in enumerate(units):
+        builder.store(unit, builder.gep(target, [_I64(q)], inbounds=True), align=ITEMSIZE[storage])
 
 
 def _both_ends(context, builder, signature, args):

@@ -4,8 +4,9 @@ A target has the namespace ``cuda``, the decorator ``device``, the class ``numbe
 and functions of numbers (``fma``, ``max``, ``scale``, ``ex2``) and of memory: ``load(p, i)`` and
 ``store(p, i, v)`` convert one stored entry, ``fetch(p, i, numbers, k)`` and ``put(p, i, numbers, k)`` a
 vector of them. In shared memory a ``word`` is an entry as it is stored, as ``stored(v)`` makes it of a
-number: ``copy(p, i, words, k)`` and ``move(words, i, words, k)`` bring a vector there as it is,
-``pull(words, i, numbers, k)`` and ``push`` convert it.
+number: ``copy(p, i, words, k)`` brings a vector into a thread's own words as it is, ``blank(word, words, k)``
+fills it, ``move(words, k, shared, i)`` takes it there; ``pull(shared, i, numbers, k)`` and ``push(shared, i,
+numbers, k)`` convert it.
 ``hidden(k)`` is k, which the compiler does not see; a loop with it in is not unrolled.
 """
 
@@ -47,7 +48,8 @@ def make_target(plan):
         fetch=intrinsics.make_fetch(*in_memory),
         put=intrinsics.make_put(*in_memory),
         copy=intrinsics.make_copy(*in_memory),
-        move=intrinsics.make_copy(*in_block),
+        blank=intrinsics.make_blank(plan.storage, plan.width),
+        move=intrinsics.make_move(plan.storage, plan.width),
         pull=intrinsics.make_fetch(*in_block),
         push=intrinsics.make_put(*in_block),
         stored=_BITS.get(plan.storage, number),

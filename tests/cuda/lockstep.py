@@ -179,10 +179,14 @@ def make_target(plan):
         for q in range(width):
             words[k + q] = p.array[i + q]
 
-    def move(words, i, shared, k):
-        shared.check_vector(k, width)
+    def blank(word, words, k):
         for q in range(width):
-            shared[k + q] = words[i + q]
+            words[k + q] = word
+
+    def move(words, k, shared, i):
+        shared.check_vector(i, width)
+        for q in range(width):
+            shared[i + q] = words[k + q]
 
     def pull(words, i, numbers, k):
         words.check_vector(i, width)
@@ -208,6 +212,7 @@ def make_target(plan):
         fetch=fetch,
         put=put,
         copy=copy,
+        blank=blank,
         move=move,
         pull=pull,
         push=push,
