@@ -7,6 +7,7 @@ import numpy as np
 
 from fastsoftmax._arrays import is_half
 from fastsoftmax._front import blend, narrow, widen
+from fastsoftmax.registry import JACOBIANS
 
 # Blocks along an inner axis have so many columns or more: fewer without gaps may be added in another order.
 LEAST_COLUMNS = 32
@@ -28,6 +29,8 @@ class Converted:
     def __init__(self, op, kernel, fill=None):
         self._kernel, self._fill = kernel, fill
         self._outputs = _OUTPUTS.get(op, 1)
+        # A Jacobian reads what it has written for; that of one entry has the shape of its input all the same.
+        self._over_inputs = op not in JACOBIANS
 
     def __call__(self, *args):
         inputs, outputs = args[: -self._outputs], args[-self._outputs :]
@@ -37,7 +40,7 @@ class Converted:
         native = [_widened(a) for a in inputs]
         if mask is not None:
             native[0] = _masked(native[0], mask, native[0] is not inputs[0])
-        results = [_native_result(a, native[0]) for a in outputs]
+        results = [self._native_result(a, native[0]) for a in outputs]
         self._kernel(*native, *results)
         for out, result in zip(outputs, results, strict=True):
             if mask is not None and result.shape == mask.shape:
@@ -46,6 +49,12 @@ class Converted:
                 narrow(result, out)
             elif out is not result:
                 np.copyto(out, result)
+
+    def _native_result(self, a, first):
+        """Where the kernel writes: over what it reads, or into the result if that is contiguous as well."""
+        if not is_half(a.dtype) and a.flags.c_contiguous:
+            return a
+        return first if self._over_inputs and a.shape == first.shape else np.empty(a.shape, first.dtype)
 
 
 def _widened(a):
@@ -62,10 +71,3 @@ def _masked(x, mask, in_place):
     masked = x if in_place else np.empty(x.shape, x.dtype)
     blend(x, mask, -np.inf, masked)
     return masked
-
-
-def _native_result(a, first):
-    """Where the kernel writes: over what it reads, or into the result if that is contiguous as well."""
-    if not is_half(a.dtype) and a.flags.c_contiguous:
-        return a
-    return first if a.shape == first.shape else np.empty(a.shape, first.dtype)

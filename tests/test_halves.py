@@ -101,6 +101,18 @@ def test_mixed_with_wider_dtypes(half, backend):
         assert not dx.any()
 
 
+@pytest.mark.parametrize("op", oracle.JACOBIANS)
+def test_jacobian_of_one_entry(op, half, backend):
+    """It has the shape of what it is made of, which its kernel reads after it has written."""
+    first = np.array([[-2.0], [-0.25], [0.0]], half)
+    first = first if op == "log_softmax_jacobian" else np.abs(first)
+    expected = getattr(fs, op)(first.astype(np.float32), backend=backend).astype(half)
+    checks.assert_same_bits(getattr(fs, op)(first, backend=backend), expected)
+    out = checks.poisoned((3, 1, 2), half)[..., :1]
+    getattr(fs, op)(first, out=out, backend=backend)
+    checks.assert_same_bits(out, expected)
+
+
 def test_dense_jacobian(half, backend):
     y = fs.softmax(_logits(half, (4, 3)), backend=backend)
     blocks = fs.softmax_jacobian(y, backend=backend)
