@@ -2,7 +2,8 @@
 
 Real NumPy arrays go to the kernels; everything else (complex numbers, longdouble, masked arrays, other array
 libraries, scalars and lists, what is empty) goes to SciPy as it came. Integers and bool are computed in
-float64, where SciPy's small or unsigned integers may wrap around. Needs SciPy: ``pip install scipy``.
+float64, where SciPy's small or unsigned integers may wrap around. With an infinite ``b`` the result is the
+limit, where SciPy's may be NaN. Needs SciPy: ``pip install scipy``.
 """
 
 import numpy as np
